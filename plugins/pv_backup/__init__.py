@@ -1,0 +1,1 @@
+"""PV backup: encrypted, verified, provably restorable backups of PostgreSQL 15."""

@@ -1,0 +1,1 @@
+"""Airflow connections in, clients for the services out."""

@@ -1,0 +1,1 @@
+"""One task of a runbook each: validate, call a service, return a small result."""

@@ -1,0 +1,1 @@
+"""The work itself, in plain Python that has never heard of Airflow."""

@@ -1,0 +1,129 @@
+"""The errors of SPEC section 6, as a tree that decides what is retried.
+
+An error is read at 04:10 by someone who did not write this. So each one says what happened, with the
+names involved, and what to do next; and its class alone tells whether another try can help:
+
+* :class:`RetryableError`: the world may be better in a moment (a killed pg_dump, a restarted database).
+* :class:`IntegrityError`: the bytes are not what they must be. Trying again would hide it.
+* :class:`ConfigurationError`: someone must change something first.
+* :class:`RefusedError`: the system works as it should, and said no.
+* :class:`FailClosedError`: encryption or key service failed; there is no other scheme to fall back to.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PvBackupError(Exception):
+    """Base of all errors raised on purpose, so that a caller can tell them from bugs.
+
+    :param what: what happened, with the names involved; no secret ever goes in here.
+    :param remedy: what the reader should do next, as an imperative sentence.
+    """
+
+    code: ClassVar[str] = "ERR-47"
+
+    def __init__(self, what: str, *, remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        text = f"{self.code} {self.what}"
+        return f"{text}. Next: {self.remedy}" if self.remedy else text
+
+
+class RetryableError(PvBackupError):
+    """Another try of the same attempt may succeed."""
+
+
+class ExportFailed(RetryableError):
+    """pg_dump, pg_dumpall or pg_basebackup ended with an error, or the source could not be reached."""
+
+    code = "ERR-47-01"
+
+
+class JournalUnavailable(RetryableError):
+    """The journal database could not be read or written; without it no backup becomes SUCCESS."""
+
+    code = "ERR-47-06"
+
+
+class StoreUnavailable(RetryableError):
+    """A short S3 call (head, manifest, read-back) failed for a reason that may pass."""
+
+    code = "ERR-47-03"
+
+
+class IntegrityError(PvBackupError):
+    """Bytes that are not what they must be; never retried, never hidden."""
+
+    code = "ERR-47-04"
+
+
+class ArtefactDamaged(IntegrityError):
+    """A PVB1 artefact that is malformed, cut, or fails authentication (FORMAT: PVB1)."""
+
+
+class ReadBackMismatch(IntegrityError):
+    """What S3 returned is not what was uploaded (INV-47-04)."""
+
+
+class ConfigurationError(PvBackupError):
+    """A setting, connection or privilege is missing or wrong; nothing was started."""
+
+    code = "CONFIGURATION"
+
+
+class FormatRejected(ConfigurationError):
+    """A value breaks its rule of SPEC section 5 (CC-47-09), refused before any side effect.
+
+    :param field: the name of the field as SPEC section 5 writes it.
+    :param reason: what the rule is and how the value breaks it.
+    """
+
+    code = "FAILED_FORMAT"
+
+    def __init__(self, field: str, reason: str, *, remedy: str = "") -> None:
+        super().__init__(f"{field}: {reason}", remedy=remedy)
+        self.field = field
+        self.reason = reason
+
+
+class RefusedError(PvBackupError):
+    """The rules say no: nothing is broken, nothing was changed."""
+
+    code = "REFUSED"
+
+
+class DayClosed(RefusedError):
+    """The day's backup is published already; a published day is never touched again."""
+
+
+class RunAlive(RefusedError):
+    """Another run holds the day's row under a live lease."""
+
+
+class LeaseLost(RefusedError):
+    """This worker no longer holds the row: it may neither complete an upload nor publish."""
+
+
+class TransitionRefused(RefusedError):
+    """A move that the state machine does not allow (CC-47-02), or that another worker made first."""
+
+
+class CircuitBreakerOpen(TransitionRefused):
+    """FAILED → SCHEDULED past ``max_replanification_cycles`` (DI-01); a person must look first."""
+
+
+class FailClosedError(PvBackupError):
+    """Encryption failed, or Vault is unreachable or sealed: stop at once, no other scheme (INV-47-03)."""
+
+    code = "ERR-47-02"
+
+
+class UploadFailed(PvBackupError):
+    """No part completed for ``timeout_upload_s``; the retries happened inside the attempt already."""
+
+    code = "ERR-47-03"
