@@ -1,0 +1,38 @@
+-- The two roles of the journal database (SPEC section 4), so that the one that writes the record can't rewrite it.
+--
+-- Run once per journal database, connected to it as a superuser, before the first migration; again changes nothing.
+-- Plain SQL without psql commands, so that any client can run it. Passwords are set apart (ALTER ROLE … PASSWORD),
+-- by whoever keeps the secrets: none belongs in a file.
+
+DO $roles$
+DECLARE
+    wanted text;
+BEGIN
+    FOREACH wanted IN ARRAY ARRAY['pv_backup_owner', 'pv_backup_service'] LOOP
+        BEGIN
+            EXECUTE format('CREATE ROLE %I', wanted);
+        EXCEPTION
+            -- unique_violation: another session created it at this very moment.
+            WHEN duplicate_object OR unique_violation THEN NULL;
+        END;
+    END LOOP;
+END
+$roles$;
+
+DO $rights$
+BEGIN
+    -- Roles belong to the whole server: two databases set up at once would update the same rows of pg_authid.
+    PERFORM pg_advisory_xact_lock(hashtext('pv_backup roles.sql'));
+    -- Said again for roles that stood before: SUPERUSER or BYPASSRLS would make row-level security decoration.
+    ALTER ROLE pv_backup_owner LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION;
+    ALTER ROLE pv_backup_service LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION;
+    -- A worker that vanished in mid-transaction must not hold the day's row against the next one.
+    ALTER ROLE pv_backup_service SET lock_timeout = '30s';
+    ALTER ROLE pv_backup_service SET idle_in_transaction_session_timeout = '60s';
+
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO pv_backup_owner, pv_backup_service', current_database());
+    -- The first migration creates the schema pv_backup.
+    EXECUTE format('GRANT CREATE ON DATABASE %I TO pv_backup_owner', current_database());
+END
+$rights$;
