@@ -10,26 +10,30 @@ DECLARE
 BEGIN
     FOREACH wanted IN ARRAY ARRAY['pv_backup_owner', 'pv_backup_service'] LOOP
         BEGIN
-            EXECUTE format('CREATE ROLE %I', wanted);
+            EXECUTE format('CREATE ROLE %I LOGIN', wanted);
+            -- A worker that vanished in mid-transaction must not hold the day's row against the next one.
+            EXECUTE format('ALTER ROLE %I SET lock_timeout = ''30s''', wanted);
+            EXECUTE format('ALTER ROLE %I SET idle_in_transaction_session_timeout = ''60s''', wanted);
         EXCEPTION
-            -- unique_violation: another session created it at this very moment.
+            -- unique_violation: another session creates it at this very moment.
             WHEN duplicate_object OR unique_violation THEN NULL;
         END;
+        -- A role that stood before may have more: SUPERUSER or BYPASSRLS would make row-level security decoration.
+        IF EXISTS (
+            SELECT FROM pg_roles
+            WHERE rolname = wanted
+              AND (rolsuper OR rolbypassrls OR rolcreatedb OR rolcreaterole OR rolreplication OR NOT rolcanlogin)
+        ) THEN
+            EXECUTE format(
+                'ALTER ROLE %I LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION', wanted
+            );
+        END IF;
     END LOOP;
 END
 $roles$;
 
 DO $rights$
 BEGIN
-    -- Roles belong to the whole server: two databases set up at once would update the same rows of pg_authid.
-    PERFORM pg_advisory_xact_lock(hashtext('pv_backup roles.sql'));
-    -- Said again for roles that stood before: SUPERUSER or BYPASSRLS would make row-level security decoration.
-    ALTER ROLE pv_backup_owner LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION;
-    ALTER ROLE pv_backup_service LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION;
-    -- A worker that vanished in mid-transaction must not hold the day's row against the next one.
-    ALTER ROLE pv_backup_service SET lock_timeout = '30s';
-    ALTER ROLE pv_backup_service SET idle_in_transaction_session_timeout = '60s';
-
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO pv_backup_owner, pv_backup_service', current_database());
     -- The first migration creates the schema pv_backup.
