@@ -1,0 +1,52 @@
+"""Vault Transit behind an Airflow Vault connection."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from airflow.providers.hashicorp.hooks.vault import VaultHook
+from hvac.exceptions import VaultError
+from requests import Session
+
+from pv_backup.services.errors import ConfigurationError
+from pv_backup.services.key_wrapping import DEFAULT_MOUNT_POINT, TransitKeyWrapper, failing_closed
+
+CONNECT_TIMEOUT_S: Final = 3
+READ_TIMEOUT_S: Final = 10
+
+
+class VaultTransitHook(VaultHook):
+    """Gives the key service, with time limits that make a black-holed Vault ERR-47-02 in seconds.
+
+    Import it inside a task: the provider and hvac take longer to import than a DAG file may.
+
+    :param vault_conn_id: a connection of type `vault`; its extra `transit_mount_point` (default `transit`)
+        says where the engine is mounted, all other extras are the provider's.
+    """
+
+    default_conn_name = "pv_backup_vault"
+
+    def __init__(self, vault_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        options = {
+            "timeout": (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+            # The provider's own session tries four times and so would wait four times as long.
+            "session": Session(),
+        }
+        try:
+            super().__init__(vault_conn_id=vault_conn_id, **{**options, **kwargs})
+        except VaultError as error:
+            # Raised before any request, about the connection's fields and never their values.
+            raise ConfigurationError(
+                f"the connection {vault_conn_id} does not describe a Vault: {error.args[0]}",
+                remedy="correct the connection; the Apache Airflow hashicorp provider documents its fields",
+            ) from None
+
+    def key_wrapper(self, transit_key: str) -> TransitKeyWrapper:
+        """Log in, where the connection's auth type asks for it, and give the wrapper of that key.
+
+        :raises FailClosedError: when the login fails; with a token nothing is asked of Vault yet.
+        """
+        mount_point = self.connection.extra_dejson.get("transit_mount_point", DEFAULT_MOUNT_POINT)
+        with failing_closed(f"the login of connection {self.connection.conn_id}"):
+            client = self.vault_client.client
+        return TransitKeyWrapper(client=client, key_name=transit_key, mount_point=mount_point)
