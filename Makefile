@@ -1,0 +1,59 @@
+# Every command of the project. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# Debian's own Python first: a version manager's may come and go.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) $(shell command -v python3.11 || command -v python3))
+BIN := .venv/bin
+ALEMBIC := $(BIN)/python -m alembic -c include/migrations/alembic.ini
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock"
+
+.PHONY: help ready up down clean airflow migrate migrate-back demo bench test lint cases soak lock
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+ready: ## Install what is missing: PostgreSQL 15 (apt), .venv (locked packages)
+	@"$(PYTHON)" dev/bootstrap.py
+
+up: ready ## Start PostgreSQL, OpenBao and SeaweedFS, and write .dev/env
+	@$(BIN)/python -m dev up
+
+down: ## Stop them; the data stays
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m dev down; else echo "Nothing was ever started here."; fi
+
+clean: ## Stop them and delete .dev: data, keys and passwords
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m dev clean; else rm -rf .dev; fi
+
+airflow: up ## Start the whole Airflow on the stack, with its web UI; Ctrl-C ends it
+	@$(BIN)/python -m dev airflow
+
+migrate: up ## Bring the journal database to the newest schema (`make up` does it too)
+	@. .dev/env && $(ALEMBIC) upgrade head
+
+migrate-back: up ## Take the journal database's schema away; refused while the journal has rows
+	@. .dev/env && $(ALEMBIC) downgrade base
+
+demo: ready ## From nothing to a published, verified backup, with a report
+	@$(BIN)/python -m dev.demo
+
+bench: ready ## Measure dump and verification against plain tools (SIZE_GB=1)
+	@$(BIN)/python -m dev.bench
+
+lint: ready ## Lint and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: lint ## Lint, types and every test, on real servers of its own
+	@$(BIN)/python -m pytest
+
+soak: ready ## The long tests
+	@$(BIN)/python -m pytest -m soak
+
+cases: ready ## List each test case of the specification with the tests that cover it
+	@$(BIN)/python -m pytest --list-cases
+
+lock: ready ## Choose versions anew: requirements*.in → requirements*.txt
+	@$(COMPILE) --upgrade requirements.in -o requirements.txt
+	@$(COMPILE) --upgrade requirements-dev.in -o requirements-dev.txt

@@ -1,0 +1,63 @@
+"""Free TCP ports on loopback, so that no server of the stack meets one that is already there."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+# Below Linux's ephemeral range (32768 and up): while a server is down no outgoing connection takes its port.
+LOWEST_PORT, HIGHEST_PORT = 20000, 32000
+
+
+class PortTakenError(RuntimeError):
+    """A port that the stack has promised to its users is held by a program that the stack did not start."""
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server could listen here now; a port in TIME_WAIT counts as free, as it does for servers."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(names: Iterable[str]) -> dict[str, int]:
+    """Draw a free port for each name; at random, so that two stacks that start together rarely collide."""
+    drawn: dict[str, int] = {}
+    for name in names:
+        while True:
+            port = LOWEST_PORT + secrets.randbelow(HIGHEST_PORT - LOWEST_PORT)
+            if port not in drawn.values() and is_free(port):
+                drawn[name] = port
+                break
+    return drawn
+
+
+def remembered_ports(path: Path, names: Iterable[str]) -> dict[str, int]:
+    """The ports of an earlier start, so that whoever read ``.dev/env`` finds the servers again; drawn on first use."""
+    known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+    missing = [name for name in names if name not in known]
+    if missing:
+        known |= free_ports(missing)
+        path.write_text(json.dumps(known, indent=1) + "\n")
+    return known
+
+
+def require_free(ports: dict[str, int], *, server: str) -> None:
+    """Refuse a start that could only fail later and less clearly.
+
+    :raises PortTakenError: naming the port, the server that wants it and what to do.
+    """
+    for name, port in ports.items():
+        if not is_free(port):
+            raise PortTakenError(
+                f"{server} cannot start: its {name} port 127.0.0.1:{port} is taken by another program. "
+                f"Find it with `ss -ltnp 'sport = :{port}'` and stop it; "
+                "or draw new ports with `make clean`, which deletes the data."
+            )

@@ -1,0 +1,38 @@
+"""Vault: the Transit keys, and tokens that may use one key each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hvac
+import hvac.exceptions
+
+from dev.credentials import Credentials
+from dev.servers.openbao import MAX_LEASE, OpenBao
+
+POLICIES = Path(__file__).parents[1] / "policies"
+TRANSIT_KEY = "pv-backup"
+SSE_KEY = "pv-backup-sse"
+
+
+def ensure_keys_and_tokens(vault: OpenBao, credentials: Credentials) -> None:
+    """Mount Transit, make the backup's key and the S3 server's, and a token limited to each."""
+    client = vault.client()
+    if "transit/" not in client.sys.list_mounted_secrets_engines()["data"]:
+        client.sys.enable_secrets_engine("transit")
+    for name, token in (
+        (TRANSIT_KEY, credentials.get("vault_backup_token")),
+        (SSE_KEY, credentials.get("vault_sse_token")),
+    ):
+        # Creating a key that is there is a no-op in Transit: it keeps its versions.
+        client.secrets.transit.create_key(name, key_type="aes256-gcm96")
+        client.sys.create_or_update_policy(name, (POLICIES / f"{name}.hcl").read_text())
+        _ensure_token(client, token, policy=name)
+
+
+def _ensure_token(client: hvac.Client, token: str, *, policy: str) -> None:
+    try:
+        client.auth.token.lookup(token)
+    except hvac.exceptions.Forbidden:
+        # Unknown or expired. We choose its id, so that what ``.dev/env`` says stays true.
+        client.auth.token.create(id=token, policies=[policy], period=MAX_LEASE, no_parent=True, display_name=policy)

@@ -1,0 +1,140 @@
+"""PostgreSQL 15 from Debian's package, on loopback, run as an ordinary user even when we are root."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from dev import guard
+from dev.ports import require_free
+from dev.processes import Daemon
+
+BIN_DIR = Path("/usr/lib/postgresql/15/bin")
+SUPERUSER = "postgres"
+# Where root's clusters go when the clone lies in a closed directory such as /root.
+OPEN_BASE = Path("/var/lib/pv-backup-dev")
+
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    # A socket's path may have 107 bytes, and a clone may lie deep.
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "wal_level": "replica",
+    "max_wal_senders": "10",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+_UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+
+
+class Postgres:
+    """One PostgreSQL server with one superuser, :data:`SUPERUSER`, that logs in over TCP with a password.
+
+    :param home: directory of this server; made when missing.
+    :param durable: False trades crash safety for speed; for tests only.
+    """
+
+    def __init__(self, *, home: Path, port: int, password: str, durable: bool) -> None:
+        # PostgreSQL refuses to run as root; Debian's package brings this user.
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self.home = home
+        self.port = port
+        self._password = password
+        self._settings = _SETTINGS | {"port": str(port)} | ({} if durable else _UNSAFE_BUT_FAST)
+        self._durable = durable
+        self._data = home / "data"
+        self._daemon = Daemon(name="PostgreSQL", home=home)
+
+    def dsn(self, database: str, *, user: str = SUPERUSER, password: str | None = None) -> str:
+        """A libpq URI for this server; passwords here are URL-safe by construction (:mod:`dev.credentials`)."""
+        return f"postgresql://{user}:{password or self._password}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> bool:
+        """Start the server, making its cluster on first use, and wait until it takes connections.
+
+        :returns: False when it was running already.
+        :raises PortTakenError: when another program holds the port.
+        :raises ServerFailedError: when it does not come up; with the end of its log.
+        """
+        if self._daemon.is_running():
+            return False
+        require_free({"PostgreSQL": self.port}, server="PostgreSQL")
+        if not (self._data / "PG_VERSION").exists():
+            self._make_cluster()
+        options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
+        self._daemon.start([BIN_DIR / "postgres", "-D", self._data.resolve(), *options], user=self._user)
+        self._daemon.wait_until(self.answers, timeout_s=60)
+        return True
+
+    def is_running(self) -> bool:
+        """Whether the server's process lives."""
+        return self._daemon.is_running()
+
+    def answers(self) -> bool:
+        """Whether a superuser can connect and ask something."""
+        try:
+            with psycopg.connect(make_conninfo(self.dsn("postgres"), connect_timeout=2)) as connection:
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Fast shutdown: sessions are ended, nothing committed is lost."""
+        self._daemon.stop(how=signal.SIGINT)
+
+    def kill(self) -> None:
+        """Crash the server (immediate shutdown); the next start recovers from WAL."""
+        self._daemon.stop(how=signal.SIGQUIT)
+
+    def remove(self) -> None:
+        """Stop, and delete the cluster wherever it lies."""
+        self.stop()
+        shutil.rmtree(self._data.resolve(), ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _make_cluster(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        target = self._data
+        if self._user and not _open_to_others(self.home.resolve()):
+            target = OPEN_BASE / hashlib.sha3_256(str(self.home.resolve()).encode()).hexdigest()[:12]
+            self._data.unlink(missing_ok=True)
+            self._data.symlink_to(target)
+        target.mkdir(parents=True, exist_ok=True)
+        guard.watch_path(target)
+        if self._user:
+            shutil.chown(target, self._user, self._user)
+        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".pw-") as password_file:
+            password_file.write(self._password)
+            password_file.flush()
+            if self._user:
+                shutil.chown(password_file.name, self._user)
+            command: list[str | Path] = [BIN_DIR / "initdb", "-D", target, "-U", SUPERUSER, "--auth=scram-sha-256"]
+            command += ["--encoding=UTF8", "--locale=C.UTF-8", f"--pwfile={password_file.name}"]
+            command += [] if self._durable else ["--no-sync"]
+            done = subprocess.run(
+                command,
+                user=self._user,
+                group=self._user,
+                extra_groups=[] if self._user else None,
+                cwd="/",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if done.returncode != 0:
+            raise RuntimeError(f"initdb failed for {target}: {done.stderr.strip()}")
+
+
+def _open_to_others(directory: Path) -> bool:
+    """Whether another user can reach a directory by its absolute path: search permission all the way up."""
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in (directory, *directory.parents))
