@@ -47,15 +47,15 @@ def upgrade() -> None:
         sa.Column("backup_id", sa.Uuid(as_uuid=False), nullable=False),
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("day", sa.Date(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), server_default="SCHEDULED", nullable=False),
         sa.Column("replanification_count", sa.Integer(), server_default="0", nullable=False),
         sa.Column("run_id", sa.Text(), nullable=True),
         sa.Column("object_key", sa.Text(), nullable=False),
         sa.Column("hash_sha3_256", sa.Text(), nullable=True),
         sa.Column("size_bytes", sa.BigInteger(), nullable=True),
         sa.Column("wrapped_dek", sa.Text(), nullable=True),
-        sa.Column("iv", sa.LargeBinary(), nullable=True),
-        sa.Column("auth_tag", sa.LargeBinary(), nullable=True),
+        sa.Column("iv", sa.Text(), nullable=True),
+        sa.Column("auth_tag", sa.Text(), nullable=True),
         sa.Column("k_backup_version", sa.Integer(), nullable=True),
         sa.Column("facts", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("lease_token", sa.Uuid(as_uuid=False), nullable=True),
@@ -80,6 +80,8 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "size_bytes BETWEEN 1 AND 9007199254740991", name=op.f("backup_executions_size_bytes_check")
         ),
+        sa.CheckConstraint("iv ~ '^[0-9a-f]{24}$'", name=op.f("backup_executions_iv_check")),
+        sa.CheckConstraint("auth_tag ~ '^[0-9a-f]{32}$'", name=op.f("backup_executions_auth_tag_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("backup_executions_pkey")),
         sa.UniqueConstraint("backup_id", name=op.f("backup_executions_backup_id_key")),
         sa.UniqueConstraint("type", "day", name=op.f("backup_executions_type_day_key")),
@@ -107,7 +109,8 @@ def upgrade() -> None:
             "outcome <> 'FAILED' OR error_code IS NOT NULL", name=op.f("backup_journal_events_failure_has_code_check")
         ),
         sa.CheckConstraint(
-            "outcome <> 'SUCCESS' OR (hash_sha3_256 IS NOT NULL AND size_bytes IS NOT NULL AND k_backup_version IS NOT NULL AND error_code IS NULL)",
+            "outcome <> 'SUCCESS' OR (hash_sha3_256 IS NOT NULL AND size_bytes IS NOT NULL"
+            " AND k_backup_version IS NOT NULL AND error_code IS NULL)",
             name=op.f("backup_journal_events_success_is_complete_check"),
         ),
         sa.CheckConstraint("outcome IN ('SUCCESS', 'FAILED')", name=op.f("backup_journal_events_outcome_check")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -28,7 +29,7 @@ def engine_for(dsn: str) -> Engine:
     :raises ConfigurationError: when libpq can't read it; the text never quotes it.
     """
     try:
-        parameters = {"connect_timeout": _CONNECT_TIMEOUT_S, **conninfo_to_dict(dsn)}
+        parameters: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT_S, **conninfo_to_dict(dsn)}
     except psycopg.Error:
         # libpq's message would quote the string, password included.
         raise ConfigurationError(
@@ -67,7 +68,8 @@ def transaction(sessions: sessionmaker[Session], doing: str) -> Iterator[Session
 
 def clock(session: Session) -> datetime:
     """The one clock that all workers share; ask it after taking a lock, since the wait may have been long."""
-    return session.execute(select(func.clock_timestamp())).scalar_one()
+    now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return now
 
 
 def _unavailable(error: DBAPIError | PoolTimeout, doing: str) -> JournalUnavailable:

@@ -18,7 +18,6 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Integer,
-    LargeBinary,
     MetaData,
     Text,
     UniqueConstraint,
@@ -78,7 +77,7 @@ class BackupExecution(Base):
 
     ``backup_id`` names the current attempt and changes with FAILED → SCHEDULED; ``id`` never changes. Only
     ``state.py`` writes ``status`` (INV-47-07). ``size_bytes`` is that of the S3 object; ``iv`` and ``auth_tag`` are
-    those of the PVB1 header. WAL files have no row here.
+    those of the PVB1 header, in hex as in the S3 metadata. WAL files have no row here.
     """
 
     __tablename__ = "backup_executions"
@@ -91,21 +90,23 @@ class BackupExecution(Base):
         CheckConstraint("replanification_count >= 0", name="replanification_count"),
         CheckConstraint("hash_sha3_256 ~ '^[0-9a-f]{64}$'", name="hash_sha3_256"),
         CheckConstraint("size_bytes BETWEEN 1 AND 9007199254740991", name="size_bytes"),
+        CheckConstraint("iv ~ '^[0-9a-f]{24}$'", name="iv"),
+        CheckConstraint("auth_tag ~ '^[0-9a-f]{32}$'", name="auth_tag"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     backup_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), unique=True)
     type: Mapped[str] = mapped_column(Text)
     day: Mapped[date] = mapped_column(Date)
-    status: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(Text, server_default=BackupStatus.SCHEDULED)
     replanification_count: Mapped[int] = mapped_column(Integer, server_default="0")
     run_id: Mapped[str | None] = mapped_column(Text)
     object_key: Mapped[str] = mapped_column(Text)
     hash_sha3_256: Mapped[str | None] = mapped_column(Text)
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     wrapped_dek: Mapped[str | None] = mapped_column(Text)
-    iv: Mapped[bytes | None] = mapped_column(LargeBinary)
-    auth_tag: Mapped[bytes | None] = mapped_column(LargeBinary)
+    iv: Mapped[str | None] = mapped_column(Text)
+    auth_tag: Mapped[str | None] = mapped_column(Text)
     k_backup_version: Mapped[int | None] = mapped_column(Integer)
     facts: Mapped[dict[str, object] | None] = mapped_column(JSONB(none_as_null=True))
     lease_token: Mapped[str | None] = mapped_column(Uuid(as_uuid=False))
