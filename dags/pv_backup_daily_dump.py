@@ -1,0 +1,86 @@
+"""
+# Daily dump (flow F1)
+
+Every night at 03:00 Europe/Paris: one database, dumped by pg_dump, compressed, hashed, encrypted and
+uploaded in one pass, then read back, and only then published. The role definitions travel beside it.
+
+| task | does |
+| --- | --- |
+| `open_the_day` | opens the day's row, RUNNING under a lease |
+| `check_the_source` | checks version, tools and privileges of the source |
+| `back_up_roles` | `pg_dumpall --roles-only`, all steps in one |
+| `stream_dump` | pg_dump → zstd → SHA3-256 → AES-256-GCM → S3 |
+| `verify_upload` | downloads, decrypts, hashes, compares |
+| `publish_manifest` | writes the manifest beside the object |
+| `record_success` | SUCCESS and the one journal event |
+
+**Paged?** The alert and the task's last line carry a code:
+
+* *skipped* `open_the_day`: the day is published already; there is nothing to do.
+* REFUSED in `open_the_day`: another run is at work, or the day failed too often (circuit breaker).
+* CONFIGURATION: a setting, connection or privilege; the message names it. Mend it, then trigger again.
+* ERR-47-01: pg_dump failed, four times; its own message follows. Look at PostgreSQL's log on the source.
+* ERR-47-02: Vault is sealed or unreachable. Unseal it, then trigger again.
+* ERR-47-03: S3 took no byte for an hour. Bring it back, then trigger again.
+* ERR-47-04: what S3 returned is not what was uploaded. Keep the marked object for inspection, trigger again.
+* ERR-47-06: the journal is down. The object itself may be whole; nothing is lost.
+
+A failed run leaves no object that could be mistaken for a backup. Trigger the DAG by hand to try again;
+the form takes today or yesterday.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, TriggerRule, chain
+
+from pv_backup.dag_defaults import DAY_PATTERN, DEFAULT_ARGS, LONG_STEP, PARIS, Tag
+from pv_backup.operators.back_up_roles import BackUpRolesOperator
+from pv_backup.operators.check_source import CheckSourceOperator
+from pv_backup.operators.open_day import OpenDayOperator
+from pv_backup.operators.publish_manifest import PublishManifestOperator
+from pv_backup.operators.record_success import RecordSuccessOperator
+from pv_backup.operators.stream_export import StreamDumpOperator
+from pv_backup.operators.verify_upload import VerifyUploadOperator
+from pv_backup.services.artefacts import ArtefactType
+
+with DAG(
+    dag_id="pv_backup_daily_dump",
+    description="Encrypted dump of the day: streamed, read back, published",
+    doc_md=__doc__,
+    schedule=CronTriggerTimetable("0 3 * * *", timezone=PARIS),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=[Tag.PV_BACKUP, Tag.BACKUP],
+    params={
+        "day": Param(
+            "today",
+            type="string",
+            pattern=DAY_PATTERN,
+            examples=["today", "yesterday"],
+            title="Day",
+            description="The day to back up, Europe/Paris: today or yesterday.",
+        ),
+        "reason": Param(
+            "", type="string", maxLength=500, title="Reason", description="Why by hand; the audit trail keeps it."
+        ),
+    },
+):
+    open_the_day = OpenDayOperator(task_id="open_the_day", artefact_type=ArtefactType.PG_DUMP)
+    backup_id = open_the_day.output
+
+    check_the_source = CheckSourceOperator(task_id="check_the_source", backup_id=backup_id)
+    # Roles that failed are made up for by a later run, which finds the dump itself closed and skips it.
+    back_up_roles = BackUpRolesOperator(task_id="back_up_roles", trigger_rule=TriggerRule.NONE_FAILED)
+    stream_dump = StreamDumpOperator(task_id="stream_dump", backup_id=backup_id, execution_timeout=LONG_STEP)
+    verify_upload = VerifyUploadOperator(task_id="verify_upload", backup_id=backup_id, execution_timeout=LONG_STEP)
+    publish_manifest = PublishManifestOperator(task_id="publish_manifest", backup_id=backup_id)
+    record_success = RecordSuccessOperator(
+        task_id="record_success", backup_id=backup_id, outlets=[Asset("pv_backup_daily_dump")]
+    )
+
+    chain(open_the_day, check_the_source, stream_dump, verify_upload, publish_manifest, record_success)
+    check_the_source >> back_up_roles

@@ -1,0 +1,29 @@
+"""What all DAGs of this package share, so that a DAG file says only what is its own."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from pv_backup.operators.retrying import MAX_RETRIES, BackupRetryPolicy
+
+PARIS: Final = "Europe/Paris"
+DAY_PATTERN: Final = r"^(today|yesterday|\d{4}-\d{2}-\d{2})$"
+SHORT_STEP: Final = timedelta(minutes=30)
+LONG_STEP: Final = timedelta(hours=20)
+
+
+class Tag(StrEnum):
+    """The tags by which the UI's list of DAGs is filtered."""
+
+    PV_BACKUP = "pv-backup"
+    BACKUP = "backup"
+
+
+DEFAULT_ARGS: Final[dict[str, Any]] = {
+    "owner": "pv-backup",
+    "retries": MAX_RETRIES,
+    "retry_policy": BackupRetryPolicy(),
+    "execution_timeout": SHORT_STEP,
+}

@@ -1,0 +1,105 @@
+"""What all steps of a backup share: what happens when one fails for good."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
+
+from pv_backup.operators.retrying import next_delay
+from pv_backup.operators.workbench import ConnectionIds, build_workbench, journal_hook, load_settings
+from pv_backup.services.errors import LeaseLost, PvBackupError, RunAlive
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from pv_backup.services.lease_keeper import LeaseKeeper
+    from pv_backup.services.settings import Settings
+    from pv_backup.services.state import Attempt
+    from pv_backup.services.workbench import Workbench
+
+
+class BackupStepOperator(BaseOperator):
+    """Base of the steps, so that a failure is journaled and heard of wherever it happens.
+
+    When a step fails with no try left, the attempt becomes FAILED with one journal event, and an alert is
+    raised, here in the task itself: no callback of another process has to work for that.
+
+    :param connections: the Airflow connections to use.
+    """
+
+    def __init__(self, *, connections: ConnectionIds | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.connections = connections or ConnectionIds()
+
+    @abstractmethod
+    def step(self, context: Context, settings: Settings) -> Any:
+        """Do the step; the returned value is the task's XCom."""
+
+    def failed_backup_id(self) -> str | None:
+        """The attempt that ends when this step fails for good, None before there is one."""
+        return None
+
+    def execute(self, context: Context) -> Any:
+        """Run the step, and settle the attempt if it fails for good."""
+        try:
+            settings = load_settings()
+        except PvBackupError as error:
+            self._give_up(context, error)
+            raise
+        try:
+            return self.step(context, settings)
+        except AirflowSkipException:
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            if next_delay(error, context["ti"].try_number, settings) is None:
+                self._give_up(context, error)
+            raise
+
+    def _give_up(self, context: Context, error: BaseException) -> None:
+        from pv_backup.operators.alerting import alert_of
+
+        backup_id = self.failed_backup_id()
+        if backup_id is not None and not isinstance(error, LeaseLost | RunAlive):
+            self._fail_attempt(backup_id, error)
+        alert_of(context, error, backup_id=backup_id, connections=self.connections)
+
+    def _fail_attempt(self, backup_id: str, error: BaseException) -> None:
+        from pv_backup.services.state import StateMachine
+
+        code = error.code if isinstance(error, PvBackupError) else "UNEXPECTED"
+        text = error.what if isinstance(error, PvBackupError) else f"{type(error).__name__}: {error}"
+        try:
+            StateMachine(journal_hook(self.connections).sessions()).fail(backup_id, error_code=code, error_text=text)
+        except PvBackupError:
+            self.log.exception("backup %s could not be recorded as FAILED; reconciliation settles it", backup_id)
+
+
+class AttemptStepOperator(BackupStepOperator):
+    """A step of an attempt that is under way: it works under the attempt's lease.
+
+    :param backup_id: the attempt, as the opening task returned it. (templated)
+    """
+
+    template_fields: Sequence[str] = ("backup_id",)
+
+    def __init__(self, *, backup_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.backup_id = backup_id
+
+    def failed_backup_id(self) -> str | None:
+        """The attempt itself."""
+        return self.backup_id
+
+    def step(self, context: Context, settings: Settings) -> Any:
+        """Take the lease over, then work."""
+        bench = build_workbench(self.connections, settings)
+        attempt, keeper = bench.keep_lease(self.backup_id)
+        return self.work(context, bench, attempt, keeper)
+
+    @abstractmethod
+    def work(self, context: Context, bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> Any:
+        """Do the step's work; whoever makes something visible asks the keeper first."""

@@ -1,0 +1,58 @@
+"""Decide from an error's place in the tree whether a task gets another try, and when."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import RetryDecision, RetryPolicy
+
+from pv_backup.operators.workbench import load_settings
+from pv_backup.services.errors import ConfigurationError, PvBackupError, RetryableError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from pv_backup.services.settings import Settings
+
+MAX_RETRIES = 3
+
+
+def next_delay(error: BaseException, try_number: int, settings: Settings) -> timedelta | None:
+    """How long to wait before the next try of the same attempt, None if there is none (SPEC section 6).
+
+    What is not of our tree is the world's doing (a full disk, a lost API server) and is tried again; of
+    ours, only what says that it may pass.
+
+    :param try_number: of the try that failed, from 1.
+    """
+    if isinstance(error, PvBackupError) and not isinstance(error, RetryableError):
+        return None
+    if try_number > settings.max_export_retries:
+        return None
+    return settings.delay(try_number - 1)
+
+
+class BackupRetryPolicy(RetryPolicy):
+    """Airflow asks this in the worker after a failure; the settings are only read then."""
+
+    def evaluate(
+        self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
+    ) -> RetryDecision:
+        """Apply :func:`next_delay`."""
+        try:
+            delay = next_delay(exception, try_number, load_settings())
+        except ConfigurationError as error:
+            return RetryDecision.fail(str(error))
+        if delay is None:
+            return RetryDecision.fail(f"{type(exception).__name__} is not retried, or no try is left")
+        return RetryDecision.retry(delay, f"try {try_number + 1} of the same attempt in {delay.total_seconds():.1f} s")
+
+    def serialize(self) -> dict[str, Any]:
+        """Nothing to keep: the policy has no state of its own."""
+        return {}
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> BackupRetryPolicy:
+        """The policy again."""
+        return cls()

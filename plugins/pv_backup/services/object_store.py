@@ -1,0 +1,276 @@
+"""The bucket, as the backup sees it: stream up, stream down, documents beside the objects.
+
+Every write carries SSE-KMS with the backup's own key and a condition, so that nothing that stands is
+overwritten unseen (SPEC sections 2 and 3). Nothing here deletes an object: the backup user may not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from pv_backup.services import s3_errors
+from pv_backup.services.errors import (
+    ConfigurationError,
+    PvBackupError,
+    ReadBackMismatch,
+    RefusedError,
+    StoreUnavailable,
+)
+from pv_backup.services.multipart import ArtefactUpload, Target, part_sizes
+from pv_backup.services.progress import Progress
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_SHORT_CALL_PATIENCE_S = 60.0
+_READ_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What HEAD tells of an object; the ETag only ever names a version, it proves nothing (TC-NR-02)."""
+
+    key: str
+    size: int
+    etag: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A JSON document beside an object, with the ETag under which it may be replaced."""
+
+    body: Mapping[str, Any]
+    etag: str
+
+
+class ObjectStore:
+    """Reads and writes artefacts and their documents in one bucket.
+
+    :param client: a boto3 S3 client whose own retries are off; retrying is decided here.
+    :param kms_key_id: the KMS key of `SSEKMSKeyId`.
+    :param timeout_s: `timeout_upload_s`, seconds without progress after which a stream gives up.
+    """
+
+    def __init__(self, *, client: Any, bucket: str, kms_key_id: str, timeout_s: float) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id}
+        self._timeout_s = timeout_s
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name, for messages and manifests."""
+        return self._bucket
+
+    def head(self, key: str) -> StoredObject | None:
+        """Look whether an object is there, and what its metadata says.
+
+        :raises StoreUnavailable: if S3 does not answer.
+        :raises ConfigurationError: if S3 refuses.
+        """
+        try:
+            answer = self._short(key, lambda: self._client.head_object(Bucket=self._bucket, Key=key))
+        except FileNotFoundError:
+            return None
+        return StoredObject(key, int(answer["ContentLength"]), str(answer["ETag"]), dict(answer.get("Metadata", {})))
+
+    def begin_upload(
+        self,
+        key: str,
+        *,
+        metadata: Mapping[str, str],
+        replace_etag: str | None,
+        part_bytes: int,
+        expected_bytes: int,
+        progress: Progress,
+    ) -> ArtefactUpload:
+        """Start writing an object; nothing is visible until the upload is completed.
+
+        :param replace_etag: the remnant that may be replaced; None: the key must be free.
+        :param expected_bytes: upper estimate of the object's size, 0 when unknown; it only sizes the parts.
+        """
+        return ArtefactUpload(
+            client=self._client,
+            target=Target(self._bucket, key, metadata, self._encryption, replace_etag),
+            sizes=part_sizes(part_bytes, expected_bytes),
+            timeout_s=self._timeout_s,
+            progress=progress,
+        )
+
+    def read(self, key: str) -> ObjectReader:
+        """Open an object for streaming; a broken connection is resumed where it stopped."""
+        return ObjectReader(store=self, key=key, timeout_s=self._timeout_s)
+
+    def get_range(self, key: str, start: int, etag: str | None) -> tuple[Any, str]:
+        """Open the body from an offset on, of that very version when its ETag is given."""
+        condition = {"IfMatch": etag} if etag else {}
+        ranged = {"Range": f"bytes={start}-"} if start else {}
+        answer = self._client.get_object(Bucket=self._bucket, Key=key, **ranged, **condition)
+        return answer["Body"], str(answer["ETag"])
+
+    def put_document(self, key: str, body: Mapping[str, Any], *, replace_etag: str | None) -> None:
+        """Write a manifest: canonical JSON, on condition that the key is free or still holds what we read.
+
+        :raises RefusedError: if somebody else wrote there first.
+        """
+        condition = {"IfMatch": replace_etag} if replace_etag else {"IfNoneMatch": "*"}
+        self._put(key, body, condition)
+
+    def overwrite_document(self, key: str, body: Mapping[str, Any]) -> None:
+        """Write a mark that the newest finding always replaces."""
+        self._put(key, body, {})
+
+    def get_document(self, key: str) -> Document | None:
+        """Read a JSON document, None where there is none.
+
+        :raises ReadBackMismatch: if what is there is no JSON object.
+        """
+
+        def fetch() -> tuple[bytes, str]:
+            answer = self._client.get_object(Bucket=self._bucket, Key=key)
+            return answer["Body"].read(), str(answer["ETag"])
+
+        try:
+            raw, etag = self._short(key, fetch)
+        except FileNotFoundError:
+            return None
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise ReadBackMismatch(
+                f"s3://{self._bucket}/{key} is not a JSON object",
+                remedy="look at it by hand; someone or something other than this system wrote it",
+            )
+        return Document(body, etag)
+
+    def open_uploads(self, key: str) -> list[str]:
+        """The ids of unfinished multipart uploads of exactly this key, which cost money unseen."""
+        answer = self._short(key, lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key))
+        return [str(upload["UploadId"]) for upload in answer.get("Uploads", []) if upload["Key"] == key]
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Abort a dead run's multipart upload; one that is gone already is as good."""
+        try:
+            self._short(
+                key, lambda: self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+            )
+        except FileNotFoundError:
+            return
+
+    def _put(self, key: str, body: Mapping[str, Any], condition: Mapping[str, str]) -> None:
+        raw = json.dumps(body, sort_keys=True, indent=2).encode() + b"\n"
+        self._short(
+            key,
+            lambda: self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=raw,
+                ContentType="application/json",
+                **self._encryption,
+                **condition,
+            ),
+        )
+
+    def _short(self, key: str, call: Callable[[], _T]) -> _T:
+        """Make a call that moves little, with a minute of patience.
+
+        :raises FileNotFoundError: if S3 says that there is nothing.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception(s3_errors.may_pass),
+            wait=wait_exponential_jitter(initial=0.2, max=5),
+            stop=stop_after_delay(min(_SHORT_CALL_PATIENCE_S, self._timeout_s)),
+            before_sleep=before_sleep_log(log, logging.WARNING),
+            reraise=True,
+        )
+        try:
+            return retrying(call)
+        except (ClientError, BotoCoreError, OSError) as error:
+            raise self.translate(key, error) from error
+
+    def translate(self, key: str, error: Exception) -> Exception:
+        """Turn what S3 said about a key into an error of this system."""
+        place = f"s3://{self._bucket}/{key}"
+        if s3_errors.is_missing(error) or s3_errors.error_code(error) == "NoSuchUpload":
+            return FileNotFoundError(place)
+        if s3_errors.is_precondition_failure(error):
+            return RefusedError(
+                f"{place} was written by somebody else meanwhile",
+                remedy="see what is published: `python -m pv_backup info`; a published day is never replaced",
+            )
+        if s3_errors.may_pass(error):
+            return StoreUnavailable(
+                f"{place}: S3 does not answer: {s3_errors.describe(error)}",
+                remedy="bring the S3 endpoint back, then trigger the DAG again for this day",
+            )
+        return ConfigurationError(
+            f"{place}: S3 refuses: {s3_errors.describe(error)}",
+            remedy="check bucket, access key, KMS key and policy of the connection pv_backup_s3 (docs/security.md)",
+        )
+
+
+class ObjectReader:
+    """A readable stream over one version of an object, which outlives broken connections.
+
+    It holds on to the ETag of the first answer, so that a resumed read can't be of another object.
+
+    :raises StoreUnavailable: when nothing could be read for `timeout_s`.
+    :raises ReadBackMismatch: when the object is gone or was replaced meanwhile.
+    """
+
+    def __init__(self, *, store: ObjectStore, key: str, timeout_s: float) -> None:
+        self._store = store
+        self._key = key
+        self._timeout_s = timeout_s
+        self._body: Any = None
+        self._etag: str | None = None
+        self.position = 0
+
+    def read(self, size: int) -> bytes:
+        """Read up to that many bytes; empty at the end."""
+        retrying = Retrying(
+            retry=retry_if_exception(s3_errors.may_pass),
+            wait=wait_exponential_jitter(initial=0.5, max=15),
+            stop=stop_after_delay(self._timeout_s),
+            before_sleep=before_sleep_log(log, logging.WARNING),
+            reraise=True,
+        )
+        try:
+            data: bytes = retrying(self._read_once, size)
+        except (ClientError, BotoCoreError, OSError) as error:
+            raise self._failure(error) from error
+        self.position += len(data)
+        return data
+
+    def chunks(self) -> Iterator[bytes]:
+        """Read on to the end, one MiB at a time."""
+        while chunk := self.read(_READ_CHUNK):
+            yield chunk
+
+    def _read_once(self, size: int) -> bytes:
+        if self._body is None:
+            self._body, self._etag = self._store.get_range(self._key, self.position, self._etag)
+        try:
+            return bytes(self._body.read(size))
+        except Exception:
+            self._body = None
+            raise
+
+    def _failure(self, error: Exception) -> PvBackupError | Exception:
+        failure = self._store.translate(self._key, error)
+        if isinstance(failure, FileNotFoundError | RefusedError):
+            return ReadBackMismatch(
+                f"s3://{self._store.bucket}/{self._key} is gone or was replaced while it was read",
+                remedy="find out who writes to the bucket besides this system; then run the day again",
+            )
+        return failure
