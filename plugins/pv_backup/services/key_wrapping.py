@@ -12,8 +12,9 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
+from hvac import Client
 from hvac import exceptions as vault
 from requests.exceptions import RequestException, SSLError
 
@@ -51,15 +52,6 @@ class KeyWrapper(Protocol):
         ...
 
 
-class TransitClient(Protocol):
-    """The part of `hvac.Client` that is used here."""
-
-    @property
-    def secrets(self) -> Any:
-        """hvac's secrets engines."""
-        ...
-
-
 def new_dek() -> bytearray:
     """Draw an artefact's DEK, 32 random bytes, in a buffer that :func:`wiped` can zero (INV-47-02)."""
     return bytearray(secrets.token_bytes(DEK_BYTES))
@@ -85,7 +77,7 @@ class TransitKeyWrapper:
     :param mount_point: where the engine is mounted.
     """
 
-    def __init__(self, *, client: TransitClient, key_name: str, mount_point: str = DEFAULT_MOUNT_POINT) -> None:
+    def __init__(self, *, client: Client, key_name: str, mount_point: str = DEFAULT_MOUNT_POINT) -> None:
         self._client = client
         self._key_name = key_name
         self._mount_point = mount_point
