@@ -50,8 +50,9 @@ def _sync_venv() -> None:
     print("Installing the locked packages into .venv (a minute or two the first time) …", flush=True)
     if not (VENV / "bin" / "uv").exists():
         _run([str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", uv.group()])
-    # Hardlinks from uv's cache where the disk allows them; a copy, without a warning, where it does not.
-    _run([str(VENV / "bin" / "uv"), "pip", "sync", "--quiet", "--require-hashes", *map(str, LOCKS)])
+    # Where PYTHONDONTWRITEBYTECODE is set, as in many CI images, each start of Airflow would compile for 10 s.
+    sync = [str(VENV / "bin" / "uv"), "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
+    _run([*sync, *map(str, LOCKS)])
     STAMP.write_text(wanted)
 
 

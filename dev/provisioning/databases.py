@@ -80,6 +80,8 @@ def migrate_journal(owner_dsn: str) -> None:
         [sys.executable, "-m", "alembic", "-c", str(ROOT / "include/migrations/alembic.ini"), "upgrade", "head"],
         env={**os.environ, "PV_BACKUP_JOURNAL_OWNER_DSN": owner_dsn},
         check=True,
+        capture_output=True,
+        text=True,
     )
 
 

@@ -1,0 +1,44 @@
+"""The whole Airflow on the development stack, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+
+from dev import airflow_env, environment
+
+
+def run() -> None:
+    """Run API server with UI, scheduler, dag processor and triggerer until Ctrl-C; then end every one of them."""
+    stack = environment.development_stack()
+    variables = environment.environment_of(stack)
+    print(f"Airflow: {variables['AIRFLOW__API__BASE_URL']} (ready in about half a minute; Ctrl-C ends it)")
+    print(f"  user {airflow_env.UI_USER}, password {stack.credentials.get('airflow_ui_password')}", flush=True)
+    # A group of its own: Ctrl-C reaches us alone, and we end the group in order.
+    airflow = subprocess.Popen(
+        [sys.executable, "-m", "airflow", "standalone"],
+        env={**os.environ, **variables},
+        cwd=environment.HOME,
+        start_new_session=True,
+    )
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        airflow.wait()
+    except KeyboardInterrupt:
+        print("Stopping Airflow …", flush=True)
+    _end(airflow)
+
+
+def _end(airflow: subprocess.Popen[bytes]) -> None:
+    """Ask politely, once, then make certain: a scheduler that lives on would go on starting backups."""
+    processes = [psutil.Process(airflow.pid)] if airflow.poll() is None else []
+    processes += [child for parent in processes for child in parent.children(recursive=True)]
+    if processes:
+        airflow.send_signal(signal.SIGINT)
+    _, still_there = psutil.wait_procs(processes, timeout=20)
+    for process in still_there:
+        process.kill()
