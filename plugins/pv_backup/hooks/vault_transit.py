@@ -9,7 +9,7 @@ from hvac.exceptions import VaultError
 from requests import Session
 
 from pv_backup.services.errors import ConfigurationError
-from pv_backup.services.key_wrapping import DEFAULT_MOUNT_POINT, TransitKeyWrapper, failing_closed
+from pv_backup.services.key_wrapping import DEFAULT_MOUNT_POINT, TransitKeyWrapper, ask_vault
 
 CONNECT_TIMEOUT_S: Final = 3
 READ_TIMEOUT_S: Final = 10
@@ -47,6 +47,5 @@ class VaultTransitHook(VaultHook):
         :raises FailClosedError: when the login fails; with a token nothing is asked of Vault yet.
         """
         mount_point = self.connection.extra_dejson.get("transit_mount_point", DEFAULT_MOUNT_POINT)
-        with failing_closed(f"the login of connection {self.connection.conn_id}"):
-            client = self.vault_client.client
+        client = ask_vault(f"the login of connection {self.connection.conn_id}", lambda: self.vault_client.client)
         return TransitKeyWrapper(client=client, key_name=transit_key, mount_point=mount_point)

@@ -1,27 +1,27 @@
 """Wrap and unwrap DEKs with Vault Transit, or stop: there is no other scheme (INV-47-02, INV-47-03, ERR-47-02).
 
 What goes wrong here must be understood at 04:10 without a second look, so each cause has its own sentence.
-No exception from below is chained to ours: hvac's carry answer bodies, and requests' carry the request.
+No exception from below is chained to ours: hvac's carry answer bodies, and requests' the request with the DEK.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from hvac import Client
 from hvac import exceptions as vault
 from requests.exceptions import RequestException, SSLError
 
 from pv_backup.services.envelope_header import DEK_BYTES, key_version_of
-from pv_backup.services.errors import FailClosedError, FormatRejected, IntegrityError
+from pv_backup.services.errors import FailClosedError, FormatRejected, IntegrityError, PvBackupError
 
 DEFAULT_MOUNT_POINT: Final = "transit"
+Answer = TypeVar("Answer")
 
 
 class WrappedKeyRefused(IntegrityError):
@@ -91,17 +91,18 @@ class TransitKeyWrapper:
         :raises FailClosedError: when Vault does not, with the cause.
         """
         path = f"{self._mount_point}/encrypt/{self._key_name}"
-        with failing_closed(path):
-            answer = self._client.secrets.transit.encrypt_data(
+        answer = ask_vault(
+            path,
+            lambda: self._client.secrets.transit.encrypt_data(
                 name=self._key_name, plaintext=base64.b64encode(dek).decode(), mount_point=self._mount_point
-            )
-            wrapped_dek = str(_field(answer, "ciphertext", path))
+            ),
+        )
+        wrapped_dek = _field(answer, "ciphertext", path)
         try:
             return WrappedKey(wrapped_dek=wrapped_dek, k_backup_version=key_version_of(wrapped_dek))
         except FormatRejected as rejected:
             raise FailClosedError(
-                f"Vault's answer to {path} is no wrapped key: it {rejected.reason}",
-                remedy="check that the connection's host is a Vault or OpenBao and not a proxy",
+                f"Vault's answer to {path} is no wrapped key: it {rejected.reason}", remedy=_CHECK_HOST
             ) from None
 
     def unwrap(self, wrapped_dek: str) -> bytearray:
@@ -116,14 +117,14 @@ class TransitKeyWrapper:
         except FormatRejected as rejected:
             raise WrappedKeyRefused(f"wrapped_dek {rejected.reason}", remedy=_FROM_HEADER) from None
         path = f"{self._mount_point}/decrypt/{self._key_name}"
-        with failing_closed(path):
-            try:
-                answer = self._client.secrets.transit.decrypt_data(
-                    name=self._key_name, ciphertext=wrapped_dek, mount_point=self._mount_point
-                )
-            except vault.InvalidRequest as error:
-                raise _refused(error, path, version) from None
-            dek = _decoded(_field(answer, "plaintext", path))
+        answer = ask_vault(
+            path,
+            lambda: self._client.secrets.transit.decrypt_data(
+                name=self._key_name, ciphertext=wrapped_dek, mount_point=self._mount_point
+            ),
+            on_refusal=lambda told: _refused(told, path, version),
+        )
+        dek = _decoded(_field(answer, "plaintext", path))
         if len(dek) != DEK_BYTES:
             raise WrappedKeyRefused(
                 f"{path} gave a key of {len(dek)} bytes, a DEK has {DEK_BYTES}", remedy=_FROM_HEADER
@@ -132,38 +133,50 @@ class TransitKeyWrapper:
 
 
 _FROM_HEADER: Final = "take wrapped_dek from the object's own header, and check that transit_key names the right key"
+_CHECK_HOST: Final = "check that the connection's host is a Vault or OpenBao and not a proxy"
 _NO_KEY: Final = "encryption key not found"
 _UNKNOWN_VERSION: Final = ("version is too new", "disallowed by policy")
 
 
-@contextmanager
-def failing_closed(path: str) -> Iterator[None]:
+def ask_vault(
+    path: str,
+    call: Callable[[], Answer],
+    *,
+    on_refusal: Callable[[str], PvBackupError] | None = None,
+) -> Answer:
     """Turn whatever keeps Vault from answering into ERR-47-02 with the cause, and nothing of the request.
 
-    :param path: what was asked for, as an operator would look it up in Vault's policy.
+    :param path: what is asked for, as an operator would look it up in Vault's policy.
+    :param on_refusal: says what a 400 means here, from Vault's own sentences.
     :raises FailClosedError: for every error of hvac and requests.
     """
+    failure: PvBackupError
     try:
-        yield
+        return call()
     except vault.VaultError as error:
-        raise _failed(error, path) from None
+        if on_refusal and isinstance(error, vault.InvalidRequest):
+            failure = on_refusal(_told(error))
+        else:
+            failure = _failed(error, path)
     except SSLError:
-        raise FailClosedError(
+        failure = FailClosedError(
             f"Vault's certificate was not accepted on the way to {path}",
             remedy="check the CA bundle (client_kwargs.verify of the connection) and the certificate's expiry",
-        ) from None
+        )
     except RequestException as error:
-        raise FailClosedError(
+        failure = FailClosedError(
             f"Vault is unreachable ({type(error).__name__}) on the way to {path}",
             remedy="check that Vault runs and that host and port of the connection are right; then run again",
-        ) from None
+        )
+    # Raised out here: inside a handler, even with `from None`, Python keeps the handled error as __context__.
+    raise failure
 
 
 def _failed(error: vault.VaultError, path: str) -> FailClosedError:
     match error:
         case vault.VaultDown() | vault.VaultNotInitialized():
-            what = f"Vault is sealed or not initialised, it refused {path}"
-            remedy = "unseal it (`bao operator unseal`), then run again"
+            what = f"Vault is not in service ({_told(error)}), it refused {path}"
+            remedy = "if it is sealed, unseal it (`bao operator unseal`); then run again"
         case vault.Forbidden() | vault.Unauthorized():
             what = f"Vault forbids {path}: the token's policy does not allow it, or the token has expired"
             remedy = "compare `bao token lookup` and the policy with docs/deploy.md; the policy needs `update` there"
@@ -182,8 +195,7 @@ def _failed(error: vault.VaultError, path: str) -> FailClosedError:
     return FailClosedError(what, remedy=remedy)
 
 
-def _refused(error: vault.InvalidRequest, path: str, version: int) -> FailClosedError | WrappedKeyRefused:
-    told = _told(error)
+def _refused(told: str, path: str, version: int) -> PvBackupError:
     if _NO_KEY in told:
         return FailClosedError(
             f"Vault has no key for {path}", remedy="check transit_key, and whether the key was deleted"
@@ -202,20 +214,16 @@ def _told(error: vault.VaultError) -> str:
     return "; ".join(str(sentence).strip() for sentence in error.errors or ["no reason given"])
 
 
-def _field(answer: object, name: str, path: str) -> object:
+def _field(answer: object, name: str, path: str) -> str:
     data = answer.get("data") if isinstance(answer, Mapping) else None
     value = data.get(name) if isinstance(data, Mapping) else None
     if not isinstance(value, str):
-        raise FailClosedError(
-            f"Vault's answer to {path} has no {name}",
-            remedy="check that the connection's host is a Vault or OpenBao and not a proxy",
-        )
+        raise FailClosedError(f"Vault's answer to {path} has no {name}", remedy=_CHECK_HOST)
     return value
 
 
-def _decoded(text: object) -> bytearray:
+def _decoded(text: str) -> bytearray:
     try:
-        return bytearray(base64.b64decode(str(text), validate=True))
-    except binascii.Error:
-        # The text may be a key: neither it nor the decoder's error goes anywhere.
+        return bytearray(base64.b64decode(text, validate=True))
+    except ValueError:
         raise WrappedKeyRefused("Vault's plaintext is not base64", remedy=_FROM_HEADER) from None
