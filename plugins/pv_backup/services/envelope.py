@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 DEFAULT_SEGMENT_LOG2: Final = 20
+# Larger pieces come from fresh pages each time: 0.8 GiB/s of decryption instead of 1.3 on the same busy core.
+_READ_BYTES: Final = 256 << 10
 
 
 class _Segments:
@@ -177,7 +179,7 @@ def _open_segments(read: Read, header: Header, segments: _Segments) -> Iterator[
 
 def _fill(read: Read, buffer: memoryview, filled: int) -> int:
     while filled < len(buffer):
-        piece = read(len(buffer) - filled)
+        piece = read(min(len(buffer) - filled, _READ_BYTES))
         if not piece:
             break
         buffer[filled : filled + len(piece)] = piece
