@@ -28,6 +28,10 @@ class Lease:
     backup_id: str
     token: str
 
+    def __post_init__(self) -> None:
+        """Refuse a malformed backup_id here, for every method that is handed a lease."""
+        check_backup_id(self.backup_id)
+
 
 class Leases:
     """Takes, keeps and hands over the leases of RUNNING rows; every time is the database's."""

@@ -130,7 +130,6 @@ class StateMachine:
         :raises TransitionRefused: when the row is not RUNNING, or the journal says FAILED of it already.
         :raises RefusedError: when no artefact was recorded.
         """
-        check_backup_id(lease.backup_id)
         doing = f"writing SUCCESS of backup {lease.backup_id}"
         with self._moving(Move(_S.SUCCESS, lease.backup_id), doing) as (session, move):
             row = current_row(session, move)
