@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 
@@ -21,7 +22,8 @@ def run() -> None:
     # A group of its own: Ctrl-C reaches us alone, and we end the group in order.
     airflow = subprocess.Popen(
         [sys.executable, "-m", "airflow", "standalone"],
-        env={**os.environ, **variables},
+        # It starts its four components as plain `airflow`.
+        env={**os.environ, **variables, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         cwd=environment.HOME,
         start_new_session=True,
     )
