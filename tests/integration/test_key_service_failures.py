@@ -11,17 +11,17 @@ import time
 import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
 
 import pytest
 
 from pv_backup.services.errors import ConfigurationError, FailClosedError
 from pv_backup.services.key_wrapping import KeyWrapper, new_dek
 from tests.integration.vault_world import KEY, Connect, Engine, address_nobody_listens_at, hook_maker, own_engine
+from tests.support.servers import TestStack
 
 
 @pytest.fixture
-def engine(stack: Any) -> Iterator[Engine]:
+def engine(stack: TestStack) -> Iterator[Engine]:
     with own_engine(stack.vault.client()) as engine:
         yield engine
 
@@ -44,7 +44,7 @@ def dead_address() -> str:
 
 
 @pytest.mark.case("TC-ERR-02")
-def test_a_sealed_vault_fails_closed_at_once(stack: Any, connect: Connect) -> None:
+def test_a_sealed_vault_fails_closed_at_once(stack: TestStack, connect: Connect) -> None:
     keys = connect(stack.vault.address, token=stack.backup_token).key_wrapper(KEY)
     wrapped = keys.wrap(new_dek()).wrapped_dek
     stack.vault.seal()
@@ -120,7 +120,7 @@ def test_a_proxy_in_vaults_place_fails_closed(
 
 
 @pytest.mark.case("TC-ERR-02", "TC-INV-03")
-def test_what_the_policy_forbids_is_named(stack: Any, connect: Connect) -> None:
+def test_what_the_policy_forbids_is_named(stack: TestStack, connect: Connect) -> None:
     other_key = connect(stack.vault.address, token=stack.backup_token).key_wrapper("someone-elses-key")
     with pytest.raises(FailClosedError, match=r"forbids transit/encrypt/someone-elses-key.*policy"):
         other_key.wrap(new_dek())
@@ -130,7 +130,7 @@ def test_what_the_policy_forbids_is_named(stack: Any, connect: Connect) -> None:
 
 
 @pytest.mark.case("TC-ERR-02")
-def test_a_missing_key_engine_or_wrong_key_type_is_named(stack: Any, engine: Engine, connect: Connect) -> None:
+def test_a_missing_key_engine_or_wrong_key_type_is_named(stack: TestStack, engine: Engine, connect: Connect) -> None:
     with pytest.raises(FailClosedError, match=r"has no key for .*decrypt/nobodys"):
         engine.wrapper("nobodys").unwrap("vault:v1:QUJD")
     hook = connect(stack.vault.address, token=stack.vault.root_token, transit_mount_point="nowhere")
@@ -165,7 +165,7 @@ def everything_about(error: BaseException) -> str:
 @pytest.mark.parametrize("situation", ["sealed", "dead", "forbidden", "wrong key type"])
 def test_no_error_or_log_line_holds_a_secret(
     situation: str,
-    stack: Any,
+    stack: TestStack,
     engine: Engine,
     connect: Connect,
     dead_address: str,

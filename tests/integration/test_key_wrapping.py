@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from pv_backup.services.errors import IntegrityError
 from pv_backup.services.key_wrapping import WrappedKeyRefused, new_dek, wiped
 from tests.integration.vault_world import KEY, Connect, Engine, hook_maker, own_engine
+from tests.support.servers import TestStack
 
 
 @pytest.fixture
-def engine(stack: Any) -> Iterator[Engine]:
+def engine(stack: TestStack) -> Iterator[Engine]:
     with own_engine(stack.vault.client()) as engine:
         yield engine
 
@@ -25,7 +25,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
 
 
 @pytest.mark.case("TC-INV-02", "TC-INV-03")
-def test_a_dek_comes_back_from_its_wrapped_form_alone(stack: Any, connect: Connect) -> None:
+def test_a_dek_comes_back_from_its_wrapped_form_alone(stack: TestStack, connect: Connect) -> None:
     """As the service does it: the provider's hook, and a token that may do nothing but encrypt and decrypt."""
     keys = connect(stack.vault.address, token=stack.backup_token).key_wrapper(KEY)
     dek = new_dek()
@@ -101,7 +101,7 @@ def test_a_wrapped_secret_that_is_no_dek_is_refused(engine: Engine) -> None:
 
 
 @pytest.mark.case("TC-INV-03")
-def test_the_mount_point_comes_from_the_connection(stack: Any, engine: Engine, connect: Connect) -> None:
+def test_the_mount_point_comes_from_the_connection(stack: TestStack, engine: Engine, connect: Connect) -> None:
     hook = connect(stack.vault.address, token=stack.vault.root_token, transit_mount_point=engine.mount)
     dek = new_dek()
     wrapped = hook.key_wrapper(KEY).wrap(dek).wrapped_dek
