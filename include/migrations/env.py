@@ -55,20 +55,27 @@ def _run() -> None:
         connection = engine.connect()
     except OperationalError as error:
         raise CommandError(f"the database of {DSN_VARIABLE} can't be reached: {error.orig}") from None
-    with connection:
-        context.configure(
-            connection=connection,
-            target_metadata=Base.metadata,
-            version_table_schema=SCHEMA,
-            include_schemas=True,
-            include_name=lambda name, kind, _parents: kind != "schema" or name == SCHEMA,
-            compare_server_default=True,
-        )
-        with context.begin_transaction():
-            # Two deployments at once: the second finds the work done.
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('pv_backup migrations'))"))
-            _prepare(connection)
-            context.run_migrations()
+    try:
+        _migrate(connection)
+    finally:
+        connection.close()
+        engine.dispose()
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        version_table_schema=SCHEMA,
+        include_schemas=True,
+        include_name=lambda name, kind, _parents: kind != "schema" or name == SCHEMA,
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        # Two deployments at once: the second finds the work done.
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('pv_backup migrations'))"))
+        _prepare(connection)
+        context.run_migrations()
 
 
 if context.config.config_file_name is not None and context.config.cmd_opts is not None:
