@@ -28,6 +28,9 @@ ARTEFACT = Artefact(
 )
 
 
+ERROR = {"error_code": "ERR-47-01", "error_text": "pg_dump was killed"}
+
+
 @dataclass(frozen=True)
 class JournalWorld:
     """The service role's view (sessions and services), and the superuser's connection string."""
@@ -59,6 +62,19 @@ class JournalWorld:
             lease_s=lease_s,
             max_replanification_cycles=cycles,
         )
+
+    def published(self) -> Attempt:
+        """A day that ended well."""
+        attempt = self.open()
+        self.machine.record_artefact(attempt.lease, ARTEFACT, {})
+        self.machine.succeed(attempt.lease)
+        return attempt
+
+    def failed(self, *, cycles: int = 3) -> Attempt:
+        """A day whose attempt failed."""
+        attempt = self.open(cycles=cycles)
+        self.machine.fail(attempt.backup_id, **ERROR)
+        return attempt
 
     def sql(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
         """Run a statement as superuser and return its rows."""

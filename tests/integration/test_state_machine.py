@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,37 +18,16 @@ from pv_backup.services.errors import (
 from pv_backup.services.models import BackupStatus, Outcome
 from pv_backup.services.state import RunDead
 from pv_backup.services.transitions import ALLOWED
-from tests.integration.journal_world import ARTEFACT, DAY, opened
+from tests.integration.journal_world import ARTEFACT, DAY, ERROR, opened
 
 S = BackupStatus
 BARE = {(S.SUCCESS, S.EXPIRED), (S.EXPIRED, S.DELETED)}
-ERROR = {"error_code": "ERR-47-01", "error_text": "pg_dump was killed"}
 
 
 @pytest.fixture
 def world(journal_db):
     with opened(journal_db) as world:
         yield world
-
-
-def published(world):
-    attempt = world.open()
-    world.machine.record_artefact(attempt.lease, ARTEFACT, {})
-    world.machine.succeed(attempt.lease)
-    return attempt
-
-
-def failed(world, **kwargs):
-    attempt = world.open(**kwargs)
-    world.machine.fail(attempt.backup_id, **ERROR)
-    return attempt
-
-
-def outcome_of(call):
-    try:
-        return call()
-    except RefusedError as refused:
-        return refused
 
 
 @pytest.mark.case("TC-NEG-06", "TC-INV-07")
@@ -144,7 +122,7 @@ class TestOpeningADay:
         assert len({attempt.backup_id for attempt in attempts}) == 3
 
     def test_a_scheduled_row_is_taken_as_it_is(self, world):
-        old = failed(world)
+        old = world.failed()
         scheduled = world.machine.schedule_again(old.backup_id, max_replanification_cycles=3)
         attempt = world.open(run_id="run 2")
         assert (attempt.backup_id, attempt.replanification_count) == (scheduled, 1)
@@ -175,7 +153,7 @@ class TestOpeningADay:
 
     @pytest.mark.parametrize("status", ["SUCCESS", "EXPIRED", "DELETED"])
     def test_a_published_day_is_closed(self, world, status):
-        attempt = published(world)
+        attempt = world.published()
         world.put_in(status)
         before = world.row()
         with pytest.raises(DayClosed, match=attempt.backup_id):
@@ -203,7 +181,7 @@ class TestOpeningADay:
 
     @pytest.mark.case("TC-INV-05")
     def test_a_success_after_a_failure_has_its_own_journal_event(self, world):
-        old = failed(world)
+        old = world.failed()
         new = world.open(run_id="run 2")
         world.machine.record_artefact(new.lease, ARTEFACT, {})
         world.machine.succeed(new.lease)
@@ -214,7 +192,7 @@ class TestOpeningADay:
 @pytest.mark.case("TC-NEG-08")
 class TestCircuitBreaker:
     def test_it_opens_after_the_last_cycle_and_is_on_record(self, world):
-        attempts = [failed(world, cycles=2) for _ in range(3)]
+        attempts = [world.failed(cycles=2) for _ in range(3)]
         assert [attempt.replanification_count for attempt in attempts] == [0, 1, 2]
         before = world.row()
         with pytest.raises(CircuitBreakerOpen, match="max_replanification_cycles is 2") as opened:
@@ -227,67 +205,10 @@ class TestCircuitBreaker:
 
     def test_a_higher_limit_closes_it_again(self, world):
         for _ in range(2):
-            failed(world, cycles=1)
+            world.failed(cycles=1)
         with pytest.raises(CircuitBreakerOpen):
             world.open(cycles=1)
         assert world.open(cycles=2).replanification_count == 2
-
-
-@pytest.mark.case("TC-NEG-06")
-class TestTwoWorkers:
-    """Both are made to wait for the row's lock, so that they really meet."""
-
-    def race(self, world, *calls):
-        with ThreadPoolExecutor(len(calls)) as pool:
-            with world.row_locked():
-                answers = [pool.submit(outcome_of, call) for call in calls]
-                world.wait_for_blocked(len(calls))
-            results = [answer.result(timeout=20) for answer in answers]
-        won = [result for result in results if not isinstance(result, RefusedError)]
-        lost = [result for result in results if isinstance(result, RefusedError)]
-        assert (len(won), len(lost)) == (1, len(calls) - 1)
-        return won[0], lost[0]
-
-    def test_two_create_the_day(self, world):
-        with ThreadPoolExecutor(4) as pool:
-            runs = [pool.submit(outcome_of, lambda n=n: world.open(run_id=f"run {n}")) for n in range(4)]
-            results = [run.result(timeout=20) for run in runs]
-        assert sorted(type(result).__name__ for result in results) == ["Attempt", "RunAlive", "RunAlive", "RunAlive"]
-        world.row()
-
-    def test_two_start_a_failed_day_again(self, world):
-        failed(world)
-        won, lost = self.race(world, lambda: world.open(run_id="run 2"), lambda: world.open(run_id="run 3"))
-        assert type(lost) is RunAlive
-        assert world.row()["run_id"] in lost.what
-        assert won.replanification_count == world.row()["replanification_count"] == 1
-
-    def test_two_schedule_again(self, world):
-        old = failed(world).backup_id
-        again = lambda: world.machine.schedule_again(old, max_replanification_cycles=3)  # noqa: E731
-        new, lost = self.race(world, again, again)
-        assert isinstance(lost, TransitionRefused)
-        assert f"another worker replaced it by {new}" in lost.what
-        assert world.row()["replanification_count"] == 1
-
-    def test_success_against_failure(self, world):
-        attempt = world.open()
-        world.machine.record_artefact(attempt.lease, ARTEFACT, {})
-        won, lost = self.race(
-            world,
-            lambda: world.machine.succeed(attempt.lease),
-            lambda: world.machine.fail(attempt.backup_id, **ERROR),
-        )
-        assert isinstance(lost, TransitionRefused)
-        assert won.outcome in lost.what
-        assert world.row()["status"] == won.outcome == world.journal.event_of(attempt.backup_id).outcome
-
-    def test_two_expire(self, world):
-        backup_id = published(world).backup_id
-        expire = lambda: world.machine.transition(backup_id, S.EXPIRED)  # noqa: E731
-        _, lost = self.race(world, expire, expire)
-        assert isinstance(lost, TransitionRefused)
-        assert "EXPIRED already" in lost.what
 
 
 @pytest.mark.case("TC-INV-04", "TC-NOM-01")
