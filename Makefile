@@ -35,10 +35,10 @@ migrate-back: up ## Take the journal database's schema away; refused while the j
 	@. .dev/env && $(ALEMBIC) downgrade base
 
 demo: ready ## From nothing to a published, verified backup, with a report
-	@$(BIN)/python -m dev.demo
+	@PYTHONPATH=plugins $(BIN)/python -m dev.demo
 
 bench: ready ## Measure dump and verification against plain tools (SIZE_GB=1)
-	@$(BIN)/python -m dev.bench
+	@PYTHONPATH=plugins $(BIN)/python -m dev.bench
 
 lint: ready ## Lint and types
 	@$(BIN)/ruff check .

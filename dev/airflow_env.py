@@ -93,6 +93,18 @@ def backup_settings(
     }
 
 
+def standalone_settings(*, vault_address: str, vault_token: str, s3_endpoint: str, s3_key: AccessKey) -> dict[str, str]:
+    """The same bucket and key for ``python -m pv_backup``, which knows no Airflow connections."""
+    return {
+        "AWS_ACCESS_KEY_ID": s3_key.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3_key.secret_key,
+        "AWS_ENDPOINT_URL_S3": s3_endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "VAULT_ADDR": vault_address,
+        "VAULT_TOKEN": vault_token,
+    }
+
+
 def passwords_file(credentials: Credentials) -> Path:
     """Where Airflow's simple auth manager reads the password of :data:`UI_USER`; written on first use."""
     path = credentials.directory / "airflow_passwords.json"

@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from rich.console import Console
 from rich.table import Table
 
+from dev import environment
 from pv_backup.services.artefacts import ArtefactType, object_key_of_day
 from pv_backup.services.days import choose_day
 from pv_backup.services.manifest import Manifest, published
@@ -106,6 +107,7 @@ def _print_backup(store: ObjectStore, manifest: Manifest) -> None:
 
 def main() -> int:
     """Fill, back up, report; a day that is closed already is a success too."""
+    os.environ |= environment.up()
     settings = Settings.load()
     store = store_from_environment(settings)
     day = choose_day(datetime.now(UTC), "today")

@@ -28,8 +28,11 @@ def development_stack() -> Stack:
     return Stack(home=HOME, bucket_pattern=BUCKET, durable=True)
 
 
-def up() -> None:
-    """Start the servers, make and migrate the databases, and write ``.dev/env``; again, change nothing."""
+def up() -> dict[str, str]:
+    """Start the servers, make and migrate the databases, and write ``.dev/env``; again, change nothing.
+
+    :returns: the variables of ``.dev/env``.
+    """
     began = time.monotonic()
     stack = development_stack()
     started = stack.start()
@@ -47,6 +50,7 @@ def up() -> None:
     print(f"The stack: {state}")
     print(f"  PostgreSQL 127.0.0.1:{stack.postgres.port}   OpenBao {stack.vault.address}   S3 {stack.s3.endpoint}")
     print("  Use it in a shell: . .dev/env")
+    return variables
 
 
 def down() -> None:
@@ -89,6 +93,12 @@ def environment_of(stack: Stack) -> dict[str, str]:
         kms_key_id=keys.SSE_KEY,
         transit_key=keys.TRANSIT_KEY,
     )
+    standalone = airflow_env.standalone_settings(
+        vault_address=stack.vault.address,
+        vault_token=stack.backup_token,
+        s3_endpoint=stack.s3.endpoint,
+        s3_key=stack.backup_user,
+    )
     administration = {
         "PV_BACKUP_JOURNAL_OWNER_DSN": dsn_of(databases.JOURNAL_DB, OWNER),
         "DEV_SOURCE_DSN": postgres.dsn(databases.SOURCE_DB),
@@ -100,7 +110,7 @@ def environment_of(stack: Stack) -> dict[str, str]:
         "DEV_VAULT_ADDR": stack.vault.address,
         "DEV_VAULT_TOKEN": stack.vault.root_token,
     }
-    return airflow | backup | administration
+    return airflow | backup | standalone | administration
 
 
 def migrate_airflow(variables: dict[str, str]) -> None:

@@ -1,0 +1,99 @@
+"""Wall time, CPU time and peak memory of a process tree, and CPU time of the servers that it keeps busy."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import psutil
+
+_SAMPLE_S = 0.05
+
+
+@dataclass
+class Measured:
+    """One run: seconds of wall clock, CPU seconds by name, peak resident bytes of the client's processes."""
+
+    wall_s: float
+    peak_rss: int
+    cpu_s: dict[str, float] = field(default_factory=dict)
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """User and system time of a process and of all its children, ended ones included."""
+    total = 0.0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            times = member.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def tree_rss(process: psutil.Process) -> int:
+    """Resident bytes of a process and its children, now."""
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += member.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+class PeakRss:
+    """Sample a tree's resident memory until stopped."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._stopped = threading.Event()
+        self.peak = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_SAMPLE_S):
+            try:
+                self.peak = max(self.peak, tree_rss(self._process))
+            except psutil.NoSuchProcess:
+                return
+
+    def stop(self) -> int:
+        """End sampling and give the peak."""
+        self._stopped.set()
+        self._thread.join()
+        return self.peak
+
+
+def measure_shell(script: str, *, env: Mapping[str, str], servers: Mapping[str, psutil.Process]) -> Measured:
+    """Run a bash pipeline, any part of which may fail it."""
+    before = {name: cpu_seconds(process) for name, process in servers.items()}
+    usage = psutil.Process().cpu_times()
+    started = time.perf_counter()
+    shell = subprocess.Popen(["bash", "-o", "pipefail", "-c", script], env=dict(env))
+    sampler = PeakRss(psutil.Process(shell.pid))
+    status = shell.wait()
+    wall = time.perf_counter() - started
+    if status != 0:
+        raise SystemExit(f"{script.split()[0]} … ended with status {status}")
+    after = psutil.Process().cpu_times()
+    client = after.children_user + after.children_system - usage.children_user - usage.children_system
+    cpu = {name: cpu_seconds(process) - before[name] for name, process in servers.items()}
+    return Measured(wall, sampler.stop(), {"client": client, **cpu})
+
+
+def measure_call(call: Callable[[], object], *, servers: Mapping[str, psutil.Process]) -> Measured:
+    """Run a function of this process, whose tree is this process's."""
+    me = psutil.Process()
+    before = {name: cpu_seconds(process) for name, process in servers.items()} | {"client": cpu_seconds(me)}
+    sampler = PeakRss(me)
+    started = time.perf_counter()
+    call()
+    wall = time.perf_counter() - started
+    peak = sampler.stop()
+    cpu = {name: cpu_seconds(process) - before[name] for name, process in servers.items()}
+    return Measured(wall, peak, {"client": cpu_seconds(me) - before["client"], **cpu})
