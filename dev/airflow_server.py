@@ -27,7 +27,8 @@ def run() -> None:
         cwd=environment.HOME,
         start_new_session=True,
     )
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.getsignal(signal.SIGINT))
     try:
         airflow.wait()
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -101,6 +102,8 @@ class Postgres:
         self.stop()
         shutil.rmtree(self._data.resolve(), ignore_errors=True)
         shutil.rmtree(self.home, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not there, or another clone's cluster is in it
+            OPEN_BASE.rmdir()
 
     def _make_cluster(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ class SeaweedFs:
         self._kms = kms
         self._daemon = Daemon(name="SeaweedFS", home=home)
 
-    def client(self, key: AccessKey | None = None, *, service: str = "s3") -> Any:  # noqa: ANN401 - made at run time
+    def client(self, key: AccessKey | None = None, *, service: str = "s3") -> Any:
         """A boto3 client of this server (services: s3, iam), as the administrator or with another key."""
         key = key or self.admin
         return boto3.client(

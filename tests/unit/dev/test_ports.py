@@ -1,0 +1,35 @@
+"""A taken port is named before a server trips over it; a remembered one stays."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from dev.ports import PortTakenError, free_ports, remembered_ports, require_free
+
+pytestmark = pytest.mark.case("TC-ERR-08")
+
+
+def test_a_taken_port_is_refused_by_name() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortTakenError, match=rf"OpenBao cannot start: its API port 127\.0\.0\.1:{port} is taken"):
+            require_free({"API": port}, server="OpenBao")
+    require_free({"API": port}, server="OpenBao")
+
+
+def test_ports_differ_and_are_free() -> None:
+    names = [f"server-{n}" for n in range(50)]
+    ports = free_ports(names)
+    assert len(set(ports.values())) == len(names)
+    require_free(ports, server="any")
+
+
+def test_ports_are_remembered_and_new_names_join_them(tmp_path: Path) -> None:
+    file = tmp_path / "ports.json"
+    first = remembered_ports(file, ["a", "b"])
+    second = remembered_ports(file, ["a", "b", "c"])
+    assert {name: second[name] for name in first} == first
+    assert remembered_ports(file, ["c"])["c"] == second["c"]
