@@ -53,5 +53,5 @@ def ensure_backup_user(s3: SeaweedFs, credentials: Credentials, *, bucket_patter
     credentials.put("s3_backup_access_key", key["AccessKeyId"])
 
 
-def _access_keys(iam: Any) -> set[str]:  # noqa: ANN401 - boto3 makes its client classes at run time
+def _access_keys(iam: Any) -> set[str]:
     return {key["AccessKeyId"] for key in iam.list_access_keys(UserName=USER)["AccessKeyMetadata"]}

@@ -41,7 +41,7 @@ class BackUpRolesOperator(BackupStepOperator):
         source = GlobalsSource(server=source_server(self.connections, settings))
         opened = open_attempt(context, bench, ArtefactType.GLOBALS)
         self._backup_id = opened.backup_id
-        attempt, keeper = bench.keep_lease(opened.backup_id)
+        attempt, keeper = self.hold(bench, opened.backup_id)
         with keeper:
             ArtefactExport(bench=bench, attempt=attempt, source=source, keeper=keeper).run()
             expected = Expected.by_journal(attempt, bench.machine.artefact_of(attempt))

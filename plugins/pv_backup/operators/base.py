@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from pv_backup.services.lease_keeper import LeaseKeeper
+    from pv_backup.services.leases import Lease
     from pv_backup.services.settings import Settings
     from pv_backup.services.state import Attempt
     from pv_backup.services.workbench import Workbench
@@ -34,6 +35,7 @@ class BackupStepOperator(BaseOperator):
     def __init__(self, *, connections: ConnectionIds | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.connections = connections or ConnectionIds()
+        self._lease: Lease | None = None
 
     @abstractmethod
     def step(self, context: Context, settings: Settings) -> Any:
@@ -42,6 +44,12 @@ class BackupStepOperator(BaseOperator):
     def failed_backup_id(self) -> str | None:
         """The attempt that ends when this step fails for good, None before there is one."""
         return None
+
+    def hold(self, bench: Workbench, backup_id: str) -> tuple[Attempt, LeaseKeeper]:
+        """Take the attempt's lease over for this task, and remember it for the case that the step fails."""
+        attempt, keeper = bench.keep_lease(backup_id)
+        self._lease = keeper.lease
+        return attempt, keeper
 
     def execute(self, context: Context) -> Any:
         """Run the step, and settle the attempt if it fails for good."""
@@ -73,7 +81,8 @@ class BackupStepOperator(BaseOperator):
         code = error.code if isinstance(error, PvBackupError) else "UNEXPECTED"
         text = error.what if isinstance(error, PvBackupError) else f"{type(error).__name__}: {error}"
         try:
-            StateMachine(journal_hook(self.connections).sessions()).fail(backup_id, error_code=code, error_text=text)
+            machine = StateMachine(journal_hook(self.connections).sessions())
+            machine.fail(backup_id, error_code=code, error_text=text, lease=self._lease)
         except PvBackupError:
             self.log.exception("backup %s could not be recorded as FAILED; reconciliation settles it", backup_id)
 
@@ -97,7 +106,7 @@ class AttemptStepOperator(BackupStepOperator):
     def step(self, context: Context, settings: Settings) -> Any:
         """Take the lease over, then work."""
         bench = build_workbench(self.connections, settings)
-        attempt, keeper = bench.keep_lease(self.backup_id)
+        attempt, keeper = self.hold(bench, self.backup_id)
         return self.work(context, bench, attempt, keeper)
 
     @abstractmethod

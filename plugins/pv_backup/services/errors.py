@@ -44,6 +44,12 @@ class ExportFailed(RetryableError):
     code = "ERR-47-01"
 
 
+class TaskStopped(RetryableError):
+    """Airflow told the task to stop; whether another try follows is Airflow's to say."""
+
+    code = "STOPPED"
+
+
 class JournalUnavailable(RetryableError):
     """The journal database could not be read or written; without it no backup becomes SUCCESS."""
 

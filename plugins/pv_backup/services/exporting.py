@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from cryptography.exceptions import InvalidTag
 
 from pv_backup.services.envelope import ArtefactContext, EnvelopeWriter, new_iv
-from pv_backup.services.errors import DayClosed, FailClosedError, RefusedError
+from pv_backup.services.errors import DayClosed, FailClosedError, TaskStopped
 from pv_backup.services.export_sources import ExportSource, rfc3339
 from pv_backup.services.key_wrapping import new_dek, wiped
 from pv_backup.services.lease_keeper import LeaseKeeper
@@ -38,7 +38,7 @@ class ArtefactExport:
 
     def cancel(self) -> None:
         """Stop from a signal handler: the tool ends, nothing more is sent, :meth:`run` raises and cleans up."""
-        self._keeper.stop(RefusedError("this task was told to stop", remedy="the next try or reconciliation goes on"))
+        self._keeper.stop(TaskStopped("this task was told to stop", remedy="the next try or reconciliation goes on"))
         self._source.cancel()
         if self._upload is not None:
             self._upload.cancel()

@@ -37,7 +37,7 @@ def settle_dead_run(bench: Workbench, backup_id: str) -> None:
         bench.machine.succeed(keeper.lease)
         log.warning("%s: its worker died after publishing; verified, SUCCESS", name)
     else:
-        bench.machine.fail(backup_id, error_code=WORKER_DIED, error_text=_DEATH)
+        bench.machine.fail(backup_id, error_code=WORKER_DIED, error_text=_DEATH, lease=keeper.lease)
         log.warning("%s: its worker died before publishing, FAILED", name)
 
 
