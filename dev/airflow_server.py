@@ -19,6 +19,9 @@ def run() -> None:
     variables = environment.environment_of(stack)
     print(f"Airflow: {variables['AIRFLOW__API__BASE_URL']} (ready in about half a minute; Ctrl-C ends it)")
     print(f"  user {airflow_env.UI_USER}, password {stack.credentials.get('airflow_ui_password')}", flush=True)
+    # Before the start: a background job of a script ignores SIGINT, and the child would inherit that.
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     # A group of its own: Ctrl-C reaches us alone, and we end the group in order.
     airflow = subprocess.Popen(
         [sys.executable, "-m", "airflow", "standalone"],
@@ -27,8 +30,6 @@ def run() -> None:
         cwd=environment.HOME,
         start_new_session=True,
     )
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, signal.getsignal(signal.SIGINT))
     try:
         airflow.wait()
     except KeyboardInterrupt:
