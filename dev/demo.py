@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -12,12 +13,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from dev import environment
+from pv_backup.cli import aligned, describe
 from pv_backup.services.artefacts import ArtefactType, object_key_of_day
 from pv_backup.services.days import choose_day
-from pv_backup.services.manifest import Manifest, published
+from pv_backup.services.manifest import published
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import human_bytes
 from pv_backup.services.settings import Settings
@@ -27,7 +29,13 @@ ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / ".dev" / "demo.log"
 DAG = "pv_backup_daily_dump"
 
-console = Console()
+# Airflow's console log: time, level, message, logger, source line.
+_TASK_STARTS = re.compile(rf"running task <TaskInstance: {DAG}\.(?P<name>\w+) ")
+_OUR_LINE = re.compile(
+    r"\S+T(?P<time>[\d:]{8})\S+ \[\w+\s*\] (?P<said>.*) \[(?:airflow\.task\.operators\.)?pv_backup\."
+)
+
+console = Console(soft_wrap=True, highlight=False)
 
 
 def fill_source(dsn: str) -> None:
@@ -49,16 +57,24 @@ def run_dag() -> int:
         for raw in dag.stdout:
             line = raw.decode(errors="replace").rstrip()
             print(line, file=log)
-            if "pv_backup." in line or "running task" in line or "ALERT" in line:
-                print("  ", line[:200])
+            if said := _for_the_screen(line):
+                console.print(said, highlight=False, soft_wrap=True)
     return dag.returncode
+
+
+def _for_the_screen(line: str) -> str | None:
+    """The lines of the log that tell the story: a task that starts, and what this system's code says."""
+    if task := _TASK_STARTS.search(line):
+        return f"[bold]{task['name']}[/bold]"
+    if ours := _OUR_LINE.match(line):
+        return f"  {ours['time']}  {escape(ours['said'])}"
+    return None
 
 
 def journal_rows(dsn: str, day: date) -> list[dict[str, Any]]:
     """What the journal says of the day, newest attempt last."""
     query = """
-        SELECT e.type, e.backup_id::text, e.outcome, e.hash_sha3_256, e.error_code, e.occurred_at,
-               x.status, x.finished_at - x.started_at AS took
+        SELECT e.type, e.backup_id::text, e.outcome, e.occurred_at, x.finished_at - x.started_at AS took
           FROM pv_backup.backup_journal_events e
           LEFT JOIN pv_backup.backup_executions x USING (backup_id)
          WHERE e.day = %s ORDER BY e.occurred_at"""
@@ -73,36 +89,23 @@ def report(store: ObjectStore, day: date) -> bool:
     if manifest is None:
         console.print(f"[red]{dump_key} is not published[/red]: read {LOG.relative_to(ROOT)}")
         return False
-    _print_backup(store, manifest)
-    table = Table(title="Journal", title_justify="left")
-    for column in ("artefact", "backup_id", "outcome", "state", "took", "at (UTC)"):
-        table.add_column(column, overflow="fold")
-    for row in journal_rows(os.environ["DEV_JOURNAL_DSN"], day):
-        at = row["occurred_at"].astimezone(UTC).strftime("%H:%M:%S")
-        took = f"{row['took'].total_seconds():.1f} s" if row["took"] else ""
-        table.add_row(row["type"], row["backup_id"], row["outcome"], row["status"] or "replaced", took, at)
-    console.print(table)
-    console.print("Look closer:")
-    console.print(f"  . .dev/env && .venv/bin/python -m pv_backup verify {dump_key}", highlight=False)
-    console.print(
-        f"  . .dev/env && .venv/bin/python -m pv_backup fetch {dump_key} | pg_restore --list", highlight=False
-    )
-    return True
-
-
-def _print_backup(store: ObjectStore, manifest: Manifest) -> None:
-    counts = manifest.row_counts or {}
-    table = Table(title=f"Backup of {manifest.database}", title_justify="left", show_header=False)
-    table.add_row("what", f"{sum(counts.values())} rows in {len(counts)} tables, PostgreSQL {manifest.server_version}")
-    table.add_row(
-        "how large", f"{human_bytes(manifest.exported_bytes)} exported, {human_bytes(manifest.size_bytes)} stored"
-    )
     rate = manifest.exported_bytes / max(manifest.export_seconds, 1e-9)
-    table.add_row("how fast", f"streamed in {manifest.export_seconds:.1f} s, {human_bytes(rate)}/s")
-    table.add_row("where", f"s3://{store.bucket}/{manifest.key}")
-    table.add_row("SHA3-256", manifest.hash_sha3_256)
-    table.add_row("key", f"Vault Transit, version {manifest.k_backup_version}")
-    console.print(table)
+    size = f"{human_bytes(manifest.exported_bytes)} exported, {human_bytes(manifest.size_bytes)} stored"
+    facts = describe(manifest) | {
+        "size": size,
+        "speed": f"streamed in {manifest.export_seconds:.1f} s, {human_bytes(rate)}/s",
+    }
+    console.print(f"\n[bold]s3://{store.bucket}/{dump_key}[/bold]")
+    console.print(aligned(facts))
+    console.print("\n[bold]Journal[/bold]")
+    for row in journal_rows(os.environ["DEV_JOURNAL_DSN"], day):
+        at = row["occurred_at"].astimezone(UTC).strftime("%H:%M:%S UTC")
+        took = f"{row['took'].total_seconds():5.1f} s" if row["took"] else "       "
+        console.print(f"  {row['type']:<8} {row['backup_id']} {row['outcome']} {took} {at}")
+    console.print("\n[bold]Look closer[/bold]")
+    for command in (f"verify {dump_key}", f"fetch {dump_key} | pg_restore --list"):
+        console.print(f"  . .dev/env && .venv/bin/python -m pv_backup {command}")
+    return True
 
 
 def main() -> int:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from rich.console import Console
-from rich.table import Table
-
 from pv_backup.services.artefacts import ArtefactType, object_key_of_day
 from pv_backup.services.compression import decompress
 from pv_backup.services.days import choose_day
-from pv_backup.services.errors import IntegrityError, PvBackupError, ReadBackMismatch
+from pv_backup.services.errors import IntegrityError, NotPublished, PvBackupError
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import Manifest, published
 from pv_backup.services.object_store import ObjectStore
@@ -29,24 +28,26 @@ from pv_backup.services.settings import Settings
 from pv_backup.services.standalone import keys_from_environment, store_from_environment
 from pv_backup.services.verification import Expected, open_artefact, verify_object
 
-EXIT_OK, EXIT_FAILED, EXIT_DAMAGED = 0, 1, 2
-
-_console = Console()
+EXIT_OK, EXIT_FAILED, EXIT_DAMAGED, EXIT_READER_LEFT = 0, 1, 2, 128 + signal.SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 done, 1 not possible, 2 an artefact is damaged."""
+    """Run one command; 0 done, 1 not possible, 2 an artefact is damaged, 141 the reader of our output left."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
         settings = Settings.load()
         options.run(options, settings, store_from_environment(settings))
     except IntegrityError as error:
-        print(f"damaged: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
+        print(f"damaged: {error}", file=sys.stderr)
         return EXIT_DAMAGED
     except PvBackupError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
+        print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except BrokenPipeError:
+        # `fetch … | pg_restore --list` reads the beginning only; Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_READER_LEFT
     return EXIT_OK
 
 
@@ -71,27 +72,30 @@ def _info(options: argparse.Namespace, settings: Settings, store: ObjectStore) -
     for artefact_type in (ArtefactType.PG_DUMP, ArtefactType.GLOBALS, ArtefactType.BASEBACKUP):
         key = object_key_of_day(artefact_type, day)
         manifest = published(store, key)
-        table = Table(title=f"s3://{store.bucket}/{key}", title_justify="left", show_header=False)
-        if manifest is None:
-            table.add_row("published", "no")
-        else:
-            for name, value in _describe(manifest).items():
-                table.add_row(name, value)
-        _console.print(table)
+        print(f"s3://{store.bucket}/{key}")
+        print(aligned(describe(manifest)) if manifest else "  not published")
 
 
-def _describe(manifest: Manifest) -> dict[str, str]:
-    counts = manifest.row_counts or {}
-    return {
+def describe(manifest: Manifest) -> dict[str, str]:
+    """What a person wants to know of a published backup, in the order in which they ask."""
+    facts = {
         "backup": f"{manifest.backup_id} ({manifest.backup_type})",
-        "database": f"{manifest.database or 'all of the cluster'}, PostgreSQL {manifest.server_version}",
-        "exported at": manifest.exported_at,
-        "finished at": manifest.finished_at,
+        "of": f"{manifest.database or 'the whole cluster'}, PostgreSQL {manifest.server_version}",
+        "exported": manifest.exported_at,
+        "published": manifest.finished_at,
         "size": f"{human_bytes(manifest.size_bytes)} ({manifest.size_bytes} bytes)",
         "SHA3-256": manifest.hash_sha3_256,
-        "key version": f"{manifest.k_backup_version}",
-        "rows": f"{sum(counts.values())} in {len(counts)} tables",
+        "key": f"Vault Transit, version {manifest.k_backup_version}",
     }
+    if manifest.row_counts is not None:
+        facts["rows"] = f"{sum(manifest.row_counts.values())} in {len(manifest.row_counts)} tables"
+    return facts
+
+
+def aligned(facts: dict[str, str]) -> str:
+    """One fact a line; never folded, since hashes and keys are there to be copied."""
+    width = max(map(len, facts))
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in facts.items())
 
 
 def _day(text: str) -> date:
@@ -106,9 +110,9 @@ def _day(text: str) -> date:
 def _published(store: ObjectStore, key: str) -> Manifest:
     manifest = published(store, key)
     if manifest is None:
-        raise ReadBackMismatch(
+        raise NotPublished(
             f"s3://{store.bucket}/{key} is not a published backup: no manifest speaks for what is there, if anything",
-            remedy="list what there is with `python -m pv_backup info --day …`",
+            remedy="see what there is: `python -m pv_backup info --day …`",
         )
     return manifest
 
@@ -116,7 +120,7 @@ def _published(store: ObjectStore, key: str) -> Manifest:
 def _verify(options: argparse.Namespace, settings: Settings, store: ObjectStore) -> None:
     manifest = _published(store, options.key)
     verify_object(store, keys_from_environment(settings), options.key, Expected.by_manifest(manifest))
-    _console.print(f"verified: s3://{store.bucket}/{options.key}, SHA3-256 {manifest.hash_sha3_256}")
+    print(f"verified: s3://{store.bucket}/{options.key}, SHA3-256 {manifest.hash_sha3_256}")
 
 
 def _fetch(options: argparse.Namespace, settings: Settings, store: ObjectStore) -> None:

@@ -107,6 +107,10 @@ class DayClosed(RefusedError):
     """The day's backup is published already; a published day is never touched again."""
 
 
+class NotPublished(RefusedError):
+    """There is no published backup under this key: no manifest speaks for what is there, if anything."""
+
+
 class RunAlive(RefusedError):
     """Another run holds the day's row under a live lease."""
 
