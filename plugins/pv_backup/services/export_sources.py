@@ -145,8 +145,6 @@ class DumpSource(_ToolSource):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.cancel()
-        if self._counter is not None:
-            self._counter.cancel()
         if self._connection is not None:
             self._connection.close()
 
@@ -168,6 +166,12 @@ class DumpSource(_ToolSource):
         self._counter = RowCounter(connection=self._connection)
         self._counter.start()
         return self._run(command)
+
+    def cancel(self) -> None:
+        """End pg_dump and the counting."""
+        super().cancel()
+        if self._counter is not None:
+            self._counter.cancel()
 
     def facts(self) -> dict[str, Any]:
         """Server facts and the row counts, or the reasons why they are absent."""

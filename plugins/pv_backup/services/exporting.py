@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
-from cryptography.exceptions import InvalidTag
-
 from pv_backup.services.envelope import ArtefactContext, EnvelopeWriter, new_iv
-from pv_backup.services.errors import DayClosed, FailClosedError, TaskStopped
+from pv_backup.services.errors import DayClosed, TaskStopped
 from pv_backup.services.export_sources import ExportSource, rfc3339
 from pv_backup.services.key_wrapping import new_dek, wiped
 from pv_backup.services.lease_keeper import LeaseKeeper
@@ -53,6 +51,7 @@ class ArtefactExport:
         :raises LeaseLost: if another worker has taken over.
         """
         replace_etag = self._remnant()
+        self._bench.store.abort_open_uploads(self._attempt.object_key)
         progress = Progress(label=self._attempt.object_key)
         dek = new_dek()
         with wiped(dek), self._source, progress.reporting():
@@ -81,9 +80,6 @@ class ArtefactExport:
                     check=self._keeper.check,
                 )
                 upload.complete(permit=self._keeper.confirm)
-            except (InvalidTag, MemoryError, OverflowError) as error:
-                upload.abort()
-                raise FailClosedError(f"encryption failed: {type(error).__name__}: {error}") from None
             except BaseException:
                 upload.abort()
                 raise

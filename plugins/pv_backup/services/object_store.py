@@ -153,13 +153,22 @@ class ObjectStore:
             )
         return Document(body, etag)
 
+    def abort_open_uploads(self, key: str) -> None:
+        """Abort what dead or locked-out workers left unfinished under this key: it costs money, unseen.
+
+        Only for whoever holds the key's lease: nobody else's upload may complete then.
+        """
+        for upload_id in self.open_uploads(key):
+            self._abort_upload(key, upload_id)
+            log.warning("aborted the unfinished multipart upload %s of %s", upload_id, key)
+
     def open_uploads(self, key: str) -> list[str]:
-        """The ids of unfinished multipart uploads of exactly this key, which cost money unseen."""
+        """The ids of the unfinished multipart uploads of exactly this key."""
         answer = self._short(key, lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key))
         return [str(upload["UploadId"]) for upload in answer.get("Uploads", []) if upload["Key"] == key]
 
-    def abort_upload(self, key: str, upload_id: str) -> None:
-        """Abort a dead run's multipart upload; one that is gone already is as good."""
+    def _abort_upload(self, key: str, upload_id: str) -> None:
+        # One that is gone already is as good.
         try:
             self._short(
                 key, lambda: self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)

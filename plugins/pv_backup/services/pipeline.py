@@ -9,11 +9,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from pv_backup.services.compression import Compressor
 from pv_backup.services.envelope import EnvelopeWriter
+from pv_backup.services.errors import FailClosedError
 from pv_backup.services.hashing import Sha3
 from pv_backup.services.progress import Progress
 
@@ -71,10 +73,26 @@ def stream(
         for piece in compressed:
             check()
             hasher.update(piece)
-            for segment in envelope.update(piece):
+            with _fail_closed():
+                segments = envelope.update(piece)
+            for segment in segments:
                 emit(segment)
-    emit(envelope.finish())
+    with _fail_closed():
+        last_segment = envelope.finish()
+    emit(last_segment)
     return Streamed(hasher.hexdigest(), size, progress.read_bytes)
+
+
+@contextmanager
+def _fail_closed() -> Iterator[None]:
+    """Whatever goes wrong while encrypting is ERR-47-02; its own chain may hold key material and ends here."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - no scheme to fall back to, whatever it was
+        what = f"encryption failed: {type(error).__name__}: {error}"
+    else:
+        return
+    raise FailClosedError(what, remedy="nothing was stored; report it with the task's log")
 
 
 def _compress(chunks: Iterable[bytes], progress: Progress) -> Iterator[bytes]:

@@ -7,12 +7,14 @@ Connection values reach a tool through the environment variables of libpq
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +25,12 @@ from psycopg.pq import Conninfo
 
 from pv_backup.services.errors import ConfigurationError, ExportFailed
 
+log = logging.getLogger(__name__)
+
 _DEBIAN_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 _PIPE_BYTES = 1024 * 1024
 _STDERR_LINES = 40
 _TERMINATION_PATIENCE_S = 10.0
-_F_SETPIPE_SZ = 1031
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ class ExportProcess:
         self._stderr_reader = threading.Thread(target=self._collect_stderr, name=f"{self._name}-stderr", daemon=True)
         self._stderr_reader.start()
         # Fewer, larger reads: the default 64 KiB pipe costs a context switch per 64 KiB on a busy machine.
-        fcntl.fcntl(self._stdout, _F_SETPIPE_SZ, _PIPE_BYTES)
+        # A user near the kernel's limit for pipes keeps the default, and loses some speed only.
+        with suppress(OSError):
+            fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     @property
     def pid(self) -> int:
@@ -155,6 +160,8 @@ class ExportProcess:
             raise ExportFailed(
                 f"{self._name} {how}: {said}", remedy="read its message; see PostgreSQL's log on the source"
             )
+        for line in self._stderr_tail:
+            log.warning("%s: %s", self._name, line)
 
     def end(self) -> None:
         """End the tool now, kindly at first; one that has ended already is left alone."""

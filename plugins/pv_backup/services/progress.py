@@ -11,7 +11,7 @@ from typing import Self
 
 log = logging.getLogger(__name__)
 
-REPORT_EVERY_S = 10.0
+REPORT_EVERY_S = 5.0
 _STEP = 1024.0
 
 
@@ -99,5 +99,5 @@ class Progress:
         )
 
     def reporting(self) -> Ticker:
-        """Report every 10 seconds while the returned context is open."""
+        """Report every 5 seconds while the returned context is open."""
         return Ticker(every_s=REPORT_EVERY_S, action=self.report, name=f"progress of {self.label}")

@@ -32,16 +32,10 @@ def settle_dead_run(bench: Workbench, backup_id: str) -> None:
         if manifest is not None and is_whole:
             verify_object(bench.store, bench.keys, attempt.object_key, Expected.by_manifest(manifest))
         else:
-            _abort_uploads(bench, attempt.object_key)
+            bench.store.abort_open_uploads(attempt.object_key)
     if is_whole:
         bench.machine.succeed(keeper.lease)
         log.warning("%s: its worker died after publishing; verified, SUCCESS", name)
     else:
         bench.machine.fail(backup_id, error_code=WORKER_DIED, error_text=_DEATH, lease=keeper.lease)
         log.warning("%s: its worker died before publishing, FAILED", name)
-
-
-def _abort_uploads(bench: Workbench, object_key: str) -> None:
-    for upload_id in bench.store.open_uploads(object_key):
-        bench.store.abort_upload(object_key, upload_id)
-        log.warning("aborted the unfinished upload %s of %s", upload_id, object_key)
