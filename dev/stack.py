@@ -86,10 +86,11 @@ class Stack:
             "OpenBao": self.vault,
             "PostgreSQL": self.postgres,
         }
-        running = [name for name, server in servers.items() if server.is_running()]
-        for name in running:
-            servers[name].stop()
-        return running
+        running = {name: server for name, server in servers.items() if server.is_running()}
+        with ThreadPoolExecutor() as pool:
+            for stopping in [pool.submit(server.stop) for server in running.values()]:
+                stopping.result()
+        return list(running)
 
     def _start_postgres(self) -> list[str]:
         started = self.postgres.start()
