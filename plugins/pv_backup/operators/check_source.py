@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pv_backup.operators.base import AttemptStepOperator
 from pv_backup.operators.workbench import source_server
-from pv_backup.services.source_check import check_source
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -1,0 +1,96 @@
+"""House rules over all DAGs, so that each new one is as safe to schedule as the first."""
+
+from __future__ import annotations
+
+import ast
+import re
+from datetime import UTC, timedelta
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.bases.operator import BaseOperator
+from airflow.sdk.exceptions import ParamValidationError
+
+from pv_backup.dag_defaults import DAY_PATTERN, Tag
+from pv_backup.operators.retrying import MAX_RETRIES, BackupRetryPolicy
+from tests.dags.dag_world import DAG_FILES, dags, imports_any
+
+pytestmark = pytest.mark.case("TC-NR-05")
+
+MAX_LINES = 150
+LONGEST_STEP = timedelta(hours=24)
+each_dag = pytest.mark.parametrize("dag", dags(), ids=lambda dag: dag.dag_id)
+each_file = pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.stem)
+each_task = pytest.mark.parametrize(
+    "task", [task for dag in dags() for task in dag.tasks], ids=lambda task: f"{task.dag_id}.{task.task_id}"
+)
+
+
+@each_file
+def test_a_file_is_one_dag_named_after_it_in_under_150_lines(dag_file: Path):
+    in_file = [dag.dag_id for dag in dags() if Path(dag.fileloc).resolve() == dag_file]
+
+    assert in_file == [dag_file.stem]
+    assert len(dag_file.read_text().splitlines()) < MAX_LINES
+
+
+@each_file
+def test_a_file_only_wires(dag_file: Path):
+    work = ("boto3", "botocore", "psycopg", "sqlalchemy", "subprocess", "cryptography", "hvac", "os", "pv_backup.hooks")
+
+    assert imports_any(dag_file, work) == set()
+    code = ast.parse(dag_file.read_text())
+    texts = [node.value for node in ast.walk(code) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    runbook = ast.get_docstring(code, clean=False)
+    sql = re.compile(r"\b(SELECT\s.*\sFROM|INSERT\s+INTO|DELETE\s+FROM|UPDATE\s+\w+\s+SET)\b", re.DOTALL)
+    assert [text for text in texts if text != runbook and sql.search(text)] == []
+
+
+@each_dag
+def test_a_dag_tells_its_runbook_and_its_tags(dag: DAG):
+    assert dag.doc_md
+    assert "Paged?" in dag.doc_md
+    assert dag.description
+    assert Tag.PV_BACKUP in dag.tags
+    assert set(dag.tags) <= set(Tag)
+
+
+@each_dag
+def test_the_runbook_names_every_task(dag: DAG):
+    assert [task.task_id for task in dag.tasks if f"`{task.task_id}`" not in (dag.doc_md or "")] == []
+
+
+@each_dag
+def test_a_dag_neither_catches_up_nor_overlaps(dag: DAG):
+    assert dag.catchup is False
+    assert dag.max_active_runs == 1
+    assert dag.start_date is not None
+    assert dag.start_date.tzinfo is UTC or dag.start_date.utcoffset() == timedelta(0)
+
+
+@each_dag
+def test_the_form_takes_nothing_but_a_day_and_a_reason(dag: DAG):
+    assert set(dag.params) == {"day", "reason"}
+    day = dag.params.get_param("day").schema
+    assert day["pattern"] == DAY_PATTERN
+    assert day["examples"] == ["today", "yesterday"]
+    assert dag.params.get_param("reason").schema["maxLength"] == 500
+    assert dag.params.validate() == {"day": "today", "reason": ""}
+
+
+@each_dag
+@pytest.mark.parametrize("day", ["tomorrow", "2026-1-1", "today; DROP TABLE", "", "TODAY", "2026-01-01x", 7])
+def test_the_form_refuses_what_is_no_day(dag: DAG, day: object):
+    with pytest.raises(ParamValidationError):
+        dag.params.get_param("day").resolve(value=day)
+
+
+@each_task
+def test_a_task_has_an_owner_a_deadline_and_the_retry_policy(task: BaseOperator):
+    assert task.owner == "pv-backup"
+    assert task.retries == MAX_RETRIES == 3
+    assert isinstance(task.retry_policy, BackupRetryPolicy)
+    assert task.execution_timeout is not None
+    assert timedelta(0) < task.execution_timeout <= LONGEST_STEP
+    assert task.depends_on_past is False
