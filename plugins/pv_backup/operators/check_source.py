@@ -20,6 +20,8 @@ class CheckSourceOperator(AttemptStepOperator):
 
     def work(self, context: Context, bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> None:
         """Raise a ConfigurationError that names what cannot be read."""
+        from pv_backup.services.source_check import check_source
+
         server = source_server(self.connections, bench.settings)
         with keeper:
             check_source(server)

@@ -35,7 +35,7 @@ def open_attempt(context: Context, bench: Workbench, artefact_type: ArtefactType
             artefact_type=artefact_type,
             day=day_of_run(context),
             run_id=f"{context['ti'].dag_id}/{context['run_id']}",
-            reason=str(context["params"].get("reason") or context["dag_run"].run_type),
+            reason=str(context["params"].get("reason") or context["dag_run"].run_type.value),
         )
     except DayClosed as closed:
         raise AirflowSkipException(closed.what) from closed
