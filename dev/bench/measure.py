@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-_SAMPLE_S = 0.05
+_SAMPLE_S = 0.25
 
 
 @dataclass

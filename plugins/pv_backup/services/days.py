@@ -37,3 +37,22 @@ def choose_day(run_after: datetime, requested: str) -> date:
             remedy=f"give today, yesterday, {today} or {yesterday}",
         )
     return allowed[requested]
+
+
+def day_to_back_up(run_after: datetime, requested: str, *, now: datetime) -> date:
+    """The day that an attempt opened now may be for.
+
+    A cleared old run, a backfill or a run triggered with an old logical date names an old day, and what would be
+    exported under its name is the data of now.
+
+    :raises FormatRejected: if the day is neither today nor yesterday in Paris, by the clock and not by the run.
+    """
+    day = choose_day(run_after, requested)
+    today = day_of(now)
+    if not today - timedelta(days=1) <= day <= today:
+        raise FormatRejected(
+            "day",
+            f"{day} is neither today ({today}) nor yesterday in Paris: the export would hold the data of now",
+            remedy="trigger a new run instead of clearing, backfilling or back-dating one",
+        )
+    return day

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from pv_backup.services.days import PARIS, choose_day, day_of
+from pv_backup.services.days import PARIS, choose_day, day_of, day_to_back_up
 from pv_backup.services.errors import FormatRejected
 
 pytestmark = pytest.mark.case("TC-NOM-01", "TC-NEG-05")
@@ -58,3 +58,27 @@ def test_nothing_else(requested):
     assert refused.value.field == "day"
     assert "2026-03-01" in refused.value.remedy
     assert "2026-02-28" in refused.value.remedy
+
+
+@pytest.mark.parametrize("requested", ["today", "yesterday"])
+def test_a_run_of_now_backs_up_today_or_yesterday(requested):
+    now = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
+    assert day_to_back_up(now, requested, now=now) == choose_day(now, requested)
+
+
+def test_a_run_that_waited_past_midnight_keeps_its_day():
+    run_after, now = datetime(2026, 6, 1, 21, 0, tzinfo=UTC), datetime(2026, 6, 2, 3, 0, tzinfo=UTC)
+    assert day_to_back_up(run_after, "today", now=now) == date(2026, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("run_after", "requested"),
+    [
+        (datetime(2026, 5, 30, 12, 0, tzinfo=UTC), "today"),
+        (datetime(2026, 6, 1, 12, 0, tzinfo=UTC), "yesterday"),
+        (datetime(2026, 6, 3, 12, 0, tzinfo=UTC), "today"),
+    ],
+)
+def test_an_old_or_future_run_does_not_name_the_data_of_now(run_after, requested):
+    with pytest.raises(FormatRejected, match="data of now"):
+        day_to_back_up(run_after, requested, now=datetime(2026, 6, 2, 12, 0, tzinfo=UTC))
