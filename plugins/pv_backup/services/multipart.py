@@ -29,6 +29,8 @@ MEBIBYTE = 1024 * 1024
 MAX_PARTS = 10_000
 MAX_PART_BYTES = 5 * 1024 * MEBIBYTE
 PARTS_IN_FLIGHT = 2
+# A part ends with the write that fills it, and a write is a segment of at most 1 MiB and its tag.
+_OVERSHOOT = 2 * MEBIBYTE
 
 _PARTS_AT_BASE_SIZE = 8_000
 _PARTS_DOUBLED = 1_000
@@ -132,11 +134,12 @@ class ArtefactUpload:
         self._clock = StallClock(timeout_s=timeout_s)
         self._cancelled = threading.Event()
         self._pool = ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-part")
-        self._in_flight: deque[Future[dict[str, Any]]] = deque()
+        self._in_flight: deque[tuple[int, Future[dict[str, Any]]]] = deque()
         self._done: list[dict[str, Any]] = []
         self._upload_id: str | None = None
         self._filling = bytearray()
         self._limit = next(sizes)
+        self._budget = PARTS_IN_FLIGHT * (self._limit + _OVERSHOOT)
 
     @property
     def upload_id(self) -> str | None:
@@ -205,11 +208,12 @@ class ArtefactUpload:
         if self._upload_id is None:
             created = self._call("create_multipart_upload", **self._target.address, **self._target.creation)
             self._upload_id = str(created["UploadId"])
-        self._drain(PARTS_IN_FLIGHT - 1)
-        number = len(self._done) + len(self._in_flight) + 1
         body, self._filling = self._filling, bytearray()
+        # Bytes and not parts are bounded: where parts are twice the size, one at a time is on its way.
+        self._drain(max(0, self._budget - len(body)))
+        number = len(self._done) + len(self._in_flight) + 1
         self._progress.part_number = number
-        self._in_flight.append(self._pool.submit(self._upload_part, number, body))
+        self._in_flight.append((len(body), self._pool.submit(self._upload_part, number, body)))
         self._limit = next(self._sizes, MAX_PART_BYTES)
 
     def _upload_part(self, number: int, body: bytearray) -> dict[str, Any]:
@@ -227,9 +231,7 @@ class ArtefactUpload:
         except (RefusedError, UploadFailed) as error:
             if not self._is_there():
                 raise
-            log.info(
-                "%s of %s had succeeded although its answer was lost (%s)", operation, self._target.key, error.what
-            )
+            log.info("%s of %s had succeeded, its answer was lost: %s", operation, self._target.key, error.what)
 
     def _is_there(self) -> bool:
         """Whether the key holds this very artefact: no other has its IV and header tag."""
@@ -239,9 +241,11 @@ class ArtefactUpload:
             return False
         return dict(head.get("Metadata", {})) == dict(self._target.metadata)
 
-    def _drain(self, allowed: int) -> None:
-        while len(self._in_flight) > allowed:
-            self._done.append(self._in_flight.popleft().result())
+    def _drain(self, allowed_bytes: int) -> None:
+        """Wait for the oldest parts until no more than that many bytes are on their way."""
+        while sum(size for size, _ in self._in_flight) > allowed_bytes:
+            _, part = self._in_flight.popleft()
+            self._done.append(part.result())
 
     def _call(self, operation: str, **kwargs: Any) -> dict[str, Any]:
         started = time.monotonic()
@@ -251,7 +255,7 @@ class ArtefactUpload:
 
         retrying = Retrying(
             retry=retry_if_exception(s3_errors.may_pass),
-            wait=wait_exponential_jitter(initial=0.5, max=15),
+            wait=wait_exponential_jitter(multiplier=0.5, max=15),
             stop=gave_up,
             sleep=self._pause,
             before_sleep=self._log_retry,

@@ -197,7 +197,7 @@ class ObjectStore:
         """
         retrying = Retrying(
             retry=retry_if_exception(s3_errors.may_pass),
-            wait=wait_exponential_jitter(initial=0.2, max=5),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5),
             stop=stop_after_delay(min(_SHORT_CALL_PATIENCE_S, self._timeout_s)),
             before_sleep=before_sleep_log(log, logging.WARNING),
             reraise=True,
@@ -249,7 +249,7 @@ class ObjectReader:
         """Read up to that many bytes; empty at the end."""
         retrying = Retrying(
             retry=retry_if_exception(s3_errors.may_pass),
-            wait=wait_exponential_jitter(initial=0.5, max=15),
+            wait=wait_exponential_jitter(multiplier=0.5, max=15),
             stop=stop_after_delay(self._timeout_s),
             before_sleep=before_sleep_log(log, logging.WARNING),
             reraise=True,
