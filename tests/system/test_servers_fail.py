@@ -1,0 +1,75 @@
+"""A server fails under a run of the real DAG: Vault is sealed, the journal shuts its door."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.system.airflow_world import AirflowWorld, manifest_key
+from tests.system.dump_gate import DumpGate
+
+SECONDS_TO_FAIL_CLOSED = 15
+
+
+@pytest.mark.case("TC-ERR-02", "TC-INV-03")
+def test_a_sealed_vault_stops_the_run_at_once_with_an_alert(world: AirflowWorld):
+    world.fill_source()
+    world.stack.vault.seal()
+
+    ended = world.run()
+
+    assert ended.exit_code == 1
+    assert world.tasks()["stream_dump"] == ("failed", 1)
+    (began,) = ended.lines_with("starting", "task_id=stream_dump")
+    (alerted,) = [line for line in ended.lines_with("ALERT critical ERR-47-02") if time_of(line) > time_of(began)][:1]
+    assert (time_of(alerted) - time_of(began)).total_seconds() < SECONDS_TO_FAIL_CLOSED
+    assert "sealed" in alerted
+    row = world.row()
+    assert (row["status"], row["error_code"]) == ("FAILED", "ERR-47-02")
+    assert world.outcomes() == [(str(row["backup_id"]), "FAILED")]
+    assert str(row["backup_id"]) in {alert["backup_id"] for alert in world.alerts()}
+    assert world.nothing_of_the_dump_in_the_bucket()
+
+
+@pytest.mark.case("TC-ERR-06")
+def test_a_journal_that_shuts_its_door_in_mid_run_prevents_success(world: AirflowWorld):
+    world.fill_source()
+    run = world.start(max_export_retries=0)
+    gate = DumpGate(world, run)
+    gate.waiting_dump()
+
+    let_nobody_into_the_journal(world)
+    gate.open()
+    ended = run.wait()
+    let_everybody_into_the_journal(world)
+
+    assert ended.exit_code == 1
+    assert ended.lines_with("ALERT critical ERR-47-06")
+    assert world.tasks()["stream_dump"] == ("failed", 1)
+    assert world.row()["status"] == "RUNNING"  # with a lease that runs out: reconciliation's to settle
+    assert world.outcomes() == []
+    assert manifest_key(world.row()["day"]) not in world.versions()
+    assert world.open_uploads() == []
+
+
+def let_nobody_into_the_journal(world: AirflowWorld) -> None:
+    with psycopg.connect(world.stack.postgres.dsn("postgres"), autocommit=True) as connection:
+        name = world.journal.superuser_dsn.rpartition("/")[2]
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+
+
+def let_everybody_into_the_journal(world: AirflowWorld) -> None:
+    with psycopg.connect(world.stack.postgres.dsn("postgres"), autocommit=True) as connection:
+        name = world.journal.superuser_dsn.rpartition("/")[2]
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
+
+
+def time_of(line: str) -> datetime:
+    stamp = re.match(r"\S+", line)
+    assert stamp
+    return datetime.fromisoformat(stamp.group())
