@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `fetch … | pg_restore --list` reads the beginning only; Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_READER_LEFT
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)  # the output's: a file that exists, a full disk
+        return EXIT_FAILED
     return EXIT_OK
 
 

@@ -14,6 +14,8 @@ from pv_backup.services.postgres import Server
 SUPPORTED_MAJOR = 15
 _NAMED = 10
 
+# has_table_privilege for sequences too: has_sequence_privilege raises on any other relation, and PostgreSQL may
+# well ask it before it looks at relkind.
 _UNREADABLE = """
 SELECT kind, name FROM (
     SELECT 1 AS rank, 'table' AS kind, c.oid::regclass::text AS name
@@ -27,7 +29,8 @@ SELECT kind, name FROM (
     UNION ALL
     SELECT 3, 'sequence', c.oid::regclass::text
       FROM pg_class c
-     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND NOT has_sequence_privilege(c.oid, 'SELECT')
+     WHERE c.relkind = 'S' AND c.relpersistence <> 't'
+       AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(c.relnamespace, 'USAGE'))
     UNION ALL
     SELECT 4, 'large object', l.oid::text
       FROM pg_largeobject_metadata l
