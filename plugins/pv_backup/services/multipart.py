@@ -22,6 +22,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 from pv_backup.services import s3_errors
 from pv_backup.services.errors import RefusedError, UploadFailed
 from pv_backup.services.progress import Progress
+from pv_backup.services.settings import MULTIPART_ABOVE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,14 @@ def part_sizes(base: int, expected_bytes: int) -> Iterator[int]:
     A stream's length is unknown, its database's size is not: the base grows so that the expected bytes
     fit. Should the stream outgrow that, 8,000 parts keep the base size and 1,000 take twice as much,
     which is what 10,000 base parts hold; only then do parts double every 125, up to 13 times that.
+    What fills no first part goes as one PutObject, so that part is never above 100 MB.
 
     :param base: bytes per part, from `part_size_mb`.
     :param expected_bytes: an upper estimate of the object's size, 0 when there is none.
     """
     base = max(base, -(-expected_bytes // MAX_PARTS))
-    yield from (base for _ in range(_PARTS_AT_BASE_SIZE))
+    yield min(base, MULTIPART_ABOVE_BYTES)
+    yield from (base for _ in range(_PARTS_AT_BASE_SIZE - 1))
     yield from (2 * base for _ in range(_PARTS_DOUBLED))
     for number in range(MAX_PARTS - _PARTS_AT_BASE_SIZE - _PARTS_DOUBLED):
         yield min(base * 4 << (number // _PARTS_PER_DOUBLING), MAX_PART_BYTES)
@@ -161,13 +164,8 @@ class ArtefactUpload:
         """
         if self._upload_id is None:
             permit()
-            self._finish(
-                "put_object",
-                Body=self._filling,
-                **self._target.address,
-                **self._target.creation,
-                **self._target.condition,
-            )
+            target = self._target
+            self._finish("put_object", Body=self._filling, **target.address, **target.creation, **target.condition)
             self._progress.stored_bytes = len(self._filling)
         else:
             if self._filling:

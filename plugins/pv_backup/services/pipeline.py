@@ -9,9 +9,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 from pv_backup.services.compression import Compressor
 from pv_backup.services.envelope import EnvelopeWriter
@@ -20,6 +19,9 @@ from pv_backup.services.hashing import Sha3
 from pv_backup.services.progress import Progress
 
 _QUEUED_CHUNKS = 4
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Sink(Protocol):
@@ -73,25 +75,19 @@ def stream(
         for piece in compressed:
             check()
             hasher.update(piece)
-            with _fail_closed():
-                segments = envelope.update(piece)
-            for segment in segments:
+            for segment in _fail_closed(envelope.update, piece):
                 emit(segment)
-    with _fail_closed():
-        last_segment = envelope.finish()
-    emit(last_segment)
+    emit(_fail_closed(envelope.finish))
     return Streamed(hasher.hexdigest(), size, progress.read_bytes)
 
 
-@contextmanager
-def _fail_closed() -> Iterator[None]:
+def _fail_closed(encrypt: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Whatever goes wrong while encrypting is ERR-47-02; its own chain may hold key material and ends here."""
     try:
-        yield
+        return encrypt(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - no scheme to fall back to, whatever it was
         what = f"encryption failed: {type(error).__name__}: {error}"
-    else:
-        return
+    # Out here: inside a handler Python keeps the handled error as __context__.
     raise FailClosedError(what, remedy="nothing was stored; report it with the task's log")
 
 

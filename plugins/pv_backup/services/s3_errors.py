@@ -18,6 +18,7 @@ _PASSING_CODES = frozenset(
     }
 )
 _SERVER_ERROR = 500
+_NOT_IMPLEMENTED = 501
 _TOO_MANY = 429
 
 
@@ -39,6 +40,8 @@ def may_pass(error: BaseException) -> bool:
     """Whether the same call may succeed later: no answer, an overloaded server, a server error."""
     if isinstance(error, ClientError):
         status = http_status(error)
+        if status == _NOT_IMPLEMENTED:  # a condition or header that this S3 server does not know, today or tomorrow
+            return False
         return status >= _SERVER_ERROR or status == _TOO_MANY or error_code(error) in _PASSING_CODES
     if isinstance(error, NoCredentialsError | ParamValidationError):
         return False
