@@ -12,6 +12,7 @@ class Relay:
     """Passes bytes on to a server until it is told to lose some.
 
     :ivar lost_answers: how many answers never reached the client.
+    :ivar refused: how many connections were broken as soon as they were made.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -22,10 +23,13 @@ class Relay:
         self._marker: bytes | None = None
         self._sockets: set[socket.socket] = set()
         self.lost_answers = 0
+        self.refused = 0
+        self._refuse_at_most: int | None = None
         threading.Thread(target=self._accept, name="relay", daemon=True).start()
 
-    def cut(self) -> None:
-        """Break every connection, and each new one at once."""
+    def cut(self, *, refusals: int | None = None) -> None:
+        """Break every connection, and each new one at once: so many of them, or all until it is mended."""
+        self._refuse_at_most = refusals
         self._is_cut.set()
         for open_socket in list(self._sockets):
             self._close(open_socket)
@@ -47,6 +51,9 @@ class Relay:
                 client, _ = self._listener.accept()
                 if self._is_cut.is_set():
                     client.close()
+                    self.refused += 1
+                    if self.refused == self._refuse_at_most:
+                        self.mend()
                 else:
                     self._relay(client)
 
