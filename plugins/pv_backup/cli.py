@@ -11,7 +11,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -19,8 +20,7 @@ from typing import BinaryIO
 from pv_backup.services.artefacts import ArtefactType, object_key_of_day
 from pv_backup.services.compression import decompress
 from pv_backup.services.days import choose_day
-from pv_backup.services.errors import IntegrityError, NotPublished, PvBackupError
-from pv_backup.services.key_wrapping import KeyWrapper
+from pv_backup.services.errors import IntegrityError, NotPublished, PvBackupError, ReadBackMismatch
 from pv_backup.services.manifest import Manifest, published
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress, human_bytes
@@ -128,18 +128,32 @@ def _verify(options: argparse.Namespace, settings: Settings, store: ObjectStore)
 
 def _fetch(options: argparse.Namespace, settings: Settings, store: ObjectStore) -> None:
     keys = keys_from_environment(settings)
-    # The whole hash first: no restore tool may see a byte before it is known to be right (INV-47-08).
-    verify_object(store, keys, options.key, Expected.by_manifest(_published(store, options.key)))
-    if options.output == "-":
-        _write(store, keys, options.key, sys.stdout.buffer)
+    manifest = _published(store, options.key)
+    with _opened(options.output) as out:
+        # The whole hash first: no restore tool may see a byte before it is known to be right (INV-47-08).
+        verify_object(store, keys, options.key, Expected.by_manifest(manifest))
+        with open_artefact(store, keys, options.key, Progress(label=options.key)) as artefact:
+            if artefact.header.tag.hex() != manifest.header_tag:
+                raise ReadBackMismatch(
+                    f"{options.key} was replaced between its verification and its reading",
+                    remedy="find out who writes to the bucket, then fetch again",
+                )
+            compressed = artefact.header.context.compression == "zstd"
+            for piece in decompress(artefact.plaintext) if compressed else artefact.plaintext:
+                out.write(piece)
+        out.flush()
+
+
+@contextmanager
+def _opened(output: str) -> Iterator[BinaryIO]:
+    """Standard output, or a new file that only its owner may read and that is gone again if the fetch fails."""
+    if output == "-":
+        yield sys.stdout.buffer
         return
-    with Path(options.output).open("xb") as file:
-        Path(options.output).chmod(0o600)
-        _write(store, keys, options.key, file)
-
-
-def _write(store: ObjectStore, keys: KeyWrapper, key: str, out: BinaryIO) -> None:
-    with open_artefact(store, keys, key, Progress(label=key)) as artefact:
-        for piece in decompress(artefact.plaintext):
-            out.write(piece)
-    out.flush()
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+    except BaseException:
+        Path(output).unlink(missing_ok=True)
+        raise

@@ -34,7 +34,7 @@ from pv_backup.services.run_start import start_attempt
 from pv_backup.services.s3_client import CLIENT_OPTIONS
 from pv_backup.services.settings import Settings
 from pv_backup.services.state import Attempt, StateMachine
-from pv_backup.services.verification import Expected, verify_or_mark
+from pv_backup.services.verification import read_back
 from pv_backup.services.workbench import Workbench
 from tests.integration.bucket_view import BucketView
 from tests.integration.journal_world import JournalWorld
@@ -102,8 +102,9 @@ class BackupWorld:
             ).run()
 
     def verify(self, attempt: Attempt) -> None:
-        expected = Expected.by_journal(attempt, self.bench.machine.artefact_of(attempt))
-        verify_or_mark(self.bench.store, self.bench.keys, attempt.object_key, expected)
+        held, keeper = self.bench.keep_lease(attempt.backup_id)
+        with keeper:
+            read_back(self.bench, held, keeper)
 
     def publish(self, attempt: Attempt) -> Manifest:
         held, keeper = self.bench.keep_lease(attempt.backup_id)

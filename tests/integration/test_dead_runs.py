@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pv_backup.services.errors import ArtefactDamaged, DayClosed, LeaseLost, RunAlive, TransitionRefused
+from pv_backup.services.errors import DayClosed, LeaseLost, RunAlive, TransitionRefused
 from pv_backup.services.manifest import published
 from pv_backup.services.reconciliation import settle_dead_run
 from tests.integration.backup_world import KEY, backup_world
@@ -61,16 +61,28 @@ def test_a_run_that_died_after_publishing_is_verified_and_closes_the_day(world):
 
 
 @pytest.mark.case("TC-INV-04", "TC-NEG-01")
-def test_a_published_object_that_does_not_verify_is_never_a_success(world):
+def test_a_published_object_that_does_not_verify_is_marked_and_never_a_success(world):
     dead = world.exported()
+    world.verify(dead)
     world.publish(dead)
     body = world.bucket.body(KEY)
     world.bucket.overwrite(KEY, body[:-1] + bytes([body[-1] ^ 1]))
     world.journal.expire_lease()
-    with pytest.raises(ArtefactDamaged, match="fails authentication"):
-        world.open(run_id="run 2")
-    assert outcome_of(world, dead) is None
-    assert world.journal.row()["status"] == "RUNNING"
+    fresh = world.open(run_id="run 2")
+    assert outcome_of(world, dead) == ("FAILED", "ERR-47-04")
+    assert published(world.bench.store, KEY) is None
+    world.export(fresh)
+    world.verify(fresh)
+    assert world.publish(fresh).backup_id == fresh.backup_id
+
+
+def test_a_cleared_run_finds_its_own_backup_published_and_closes_the_day(world):
+    mine = world.exported()
+    world.verify(mine)
+    world.publish(mine)
+    with pytest.raises(DayClosed, match=mine.backup_id):
+        world.open()
+    assert outcome_of(world, mine) == ("SUCCESS", None)
 
 
 def test_a_live_run_is_left_alone(world):

@@ -9,7 +9,7 @@ import psutil
 import psycopg
 import pytest
 
-from pv_backup.services.errors import DayClosed, ExportFailed, FailClosedError, TaskStopped
+from pv_backup.services.errors import AttemptPublished, DayClosed, ExportFailed, FailClosedError, TaskStopped
 from pv_backup.services.export_sources import DumpSource
 from pv_backup.services.exporting import ArtefactExport
 from pv_backup.services.manifest import stored_header
@@ -149,6 +149,10 @@ def test_an_unpublished_remnant_is_replaced_but_never_a_published_backup(world):
     world.export(attempt)
     world.verify(attempt)
     published = world.publish(attempt)
-    with pytest.raises(DayClosed, match=f"holds the published backup {attempt.backup_id}"):
+    with pytest.raises(AttemptPublished, match=f"{attempt.backup_id} is published already"):
         world.export(attempt)
+    world.journal.sql("DELETE FROM pv_backup.backup_executions")
+    unaware = world.open(run_id="of a journal that was lost")
+    with pytest.raises(DayClosed, match=f"holds the published backup {attempt.backup_id}"):
+        world.export(unaware)
     assert stored_header(world.bench.store, KEY).tag.hex() == published.header_tag

@@ -47,6 +47,7 @@ def record(world):
     """One row in each table of the record, written as the service writes them."""
     attempt = world.open()
     world.machine.record_artefact(attempt.lease, ARTEFACT, {})
+    world.machine.record_verified(attempt.lease)
     world.machine.succeed(attempt.lease)
     world.audit.record("note", backup_id=attempt.backup_id, details={"text": "nul \0", "count": 1})
     with transaction(world.sessions, "adding evidence") as session:
@@ -237,6 +238,7 @@ class TestTheJournalCannotBeWritten:
     def test_a_server_that_stops_in_mid_run_leaves_the_attempt_as_it_was(self, world, stack):
         attempt = world.open()
         world.machine.record_artefact(attempt.lease, ARTEFACT, {})
+        world.machine.record_verified(attempt.lease)
         stack.postgres.stop()
         with pytest.raises(JournalUnavailable, match="while writing SUCCESS"):
             world.machine.succeed(attempt.lease)
@@ -248,6 +250,7 @@ class TestTheJournalCannotBeWritten:
     def test_an_outcome_that_cannot_be_journaled_leaves_the_status_alone(self, world):
         attempt = world.open()
         world.machine.record_artefact(attempt.lease, ARTEFACT, {})
+        world.machine.record_verified(attempt.lease)
         world.sql("REVOKE INSERT ON pv_backup.backup_journal_events FROM pv_backup_service")
         with pytest.raises(JournalUnavailable, match="permission denied for table backup_journal_events"):
             world.machine.succeed(attempt.lease)

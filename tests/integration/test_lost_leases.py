@@ -26,12 +26,15 @@ def taken_over(world):
     world.bench.leases.acquire(str(world.journal.row()["backup_id"]), 60)
 
 
-def expired(world):
+def expired_and_settled(world):
     world.journal.expire_lease()
+    world.open(run_id="run 2")
 
 
 LOSSES = pytest.mark.parametrize(
-    ("lose", "told"), [(taken_over, "taken by another worker"), (expired, "expired at")], ids=["taken over", "expired"]
+    ("lose", "told"),
+    [(taken_over, "taken by another worker"), (expired_and_settled, "a newer one has replaced it")],
+    ids=["taken over", "settled by the next run"],
 )
 
 
@@ -55,6 +58,14 @@ def test_without_the_lease_nothing_is_published(world, lose, told):
     with keeper, pytest.raises(LeaseLost, match=told):
         publish(world.bench, held, keeper)
     assert world.bucket.keys() == [KEY]
+
+
+def test_a_lease_that_ran_out_unnoticed_costs_no_backup(world):
+    world.fill(1)
+    attempt = world.open()
+    world.export(attempt, world.watched(world.journal.expire_lease))
+    world.verify(attempt)
+    world.publish(attempt)
 
 
 def test_a_successor_ends_the_upload_of_a_worker_that_only_slept(world):

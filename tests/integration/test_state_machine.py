@@ -67,6 +67,7 @@ class TestThe36Pairs:
     def test_outcomes_come_only_from_running(self, world, origin):
         attempt = world.open()
         world.machine.record_artefact(attempt.lease, ARTEFACT, {})
+        world.machine.record_verified(attempt.lease)
         world.put_in(origin)
         with pytest.raises(TransitionRefused, match=f"from {origin} to SUCCESS"):
             world.machine.succeed(attempt.lease)
@@ -163,6 +164,7 @@ class TestOpeningADay:
     def test_failed_becomes_a_new_attempt_and_the_old_one_stays_on_record(self, world):
         old = world.open()
         world.machine.record_artefact(old.lease, ARTEFACT, {"database": "shop"})
+        world.machine.record_verified(old.lease)
         world.machine.fail(old.backup_id, **ERROR)
         new = world.open(run_id="run 2")
         row = world.row()
@@ -184,6 +186,7 @@ class TestOpeningADay:
         old = world.failed()
         new = world.open(run_id="run 2")
         world.machine.record_artefact(new.lease, ARTEFACT, {})
+        world.machine.record_verified(new.lease)
         world.machine.succeed(new.lease)
         assert world.journal.event_of(old.backup_id).outcome == Outcome.FAILED
         assert world.journal.event_of(new.backup_id).outcome == Outcome.SUCCESS
@@ -216,6 +219,7 @@ class TestOutcomes:
     def test_success_writes_status_and_event_of_what_was_recorded(self, world):
         attempt = world.open()
         world.machine.record_artefact(attempt.lease, ARTEFACT, {"row_counts": {"public.t": 3}})
+        world.machine.record_verified(attempt.lease)
         recorded = world.machine.artefact_of(attempt)
         assert (recorded.artefact, recorded.facts) == (ARTEFACT, {"row_counts": {"public.t": 3}})
         world.machine.succeed(attempt.lease)
@@ -254,6 +258,7 @@ class TestOutcomes:
     def test_success_never_contradicts_the_journal(self, world):
         attempt = world.open()
         world.machine.record_artefact(attempt.lease, ARTEFACT, {})
+        world.machine.record_verified(attempt.lease)
         world.machine.fail(attempt.backup_id, **ERROR)
         world.put_in("RUNNING")
         lease = world.leases.acquire(attempt.backup_id, 60)

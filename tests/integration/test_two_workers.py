@@ -66,6 +66,7 @@ def test_two_schedule_again(world):
 def test_success_against_failure(world):
     attempt = world.open()
     world.machine.record_artefact(attempt.lease, ARTEFACT, {})
+    world.machine.record_verified(attempt.lease)
     won, lost = race(
         world,
         lambda: world.machine.succeed(attempt.lease),

@@ -164,15 +164,18 @@ def test_an_unreachable_vault_is_no_reason_to_mark_an_object(world, attempt):
 
 
 class KeysWithIncident:
-    """The real key service, and something that happens between the header's and the first segment's reading."""
+    """The real key service, and something that happens between the header's and the first segment's reading.
+
+    The first unwrapping is of the key that S3's metadata names, before anything is downloaded.
+    """
 
     def __init__(self, keys, incident):
         self._keys = keys
-        self._incident = incident
+        self._incidents = iter([lambda: None, incident])
 
     def unwrap(self, wrapped_dek):
         dek = self._keys.unwrap(wrapped_dek)
-        self._incident()
+        next(self._incidents)()
         return dek
 
 

@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("wrapped_dek", sa.Text(), nullable=True),
         sa.Column("iv", sa.Text(), nullable=True),
         sa.Column("auth_tag", sa.Text(), nullable=True),
+        sa.Column("verified_auth_tag", sa.Text(), nullable=True),
         sa.Column("k_backup_version", sa.Integer(), nullable=True),
         sa.Column("facts", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("lease_token", sa.Uuid(as_uuid=False), nullable=True),

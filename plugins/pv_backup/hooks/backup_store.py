@@ -26,7 +26,7 @@ class BackupStoreHook(S3Hook):
 
     def object_store(self, settings: Settings) -> ObjectStore:
         """Build the store; nothing is asked of S3 yet."""
-        client = self.get_client_type(config=Config(**CLIENT_OPTIONS))
+        client = self.get_client_type(config=self.config.merge(Config(**CLIENT_OPTIONS)))
         return ObjectStore(
             client=client,
             bucket=settings.bucket,

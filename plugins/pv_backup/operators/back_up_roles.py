@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pv_backup.operators.base import BackupStepOperator
+from pv_backup.operators.metrics import report_success
 from pv_backup.operators.open_day import open_attempt
 from pv_backup.operators.workbench import build_workbench, source_server
 from pv_backup.services.artefacts import ArtefactType
@@ -35,7 +36,7 @@ class BackUpRolesOperator(BackupStepOperator):
         from pv_backup.services.export_sources import GlobalsSource
         from pv_backup.services.exporting import ArtefactExport
         from pv_backup.services.publication import publish
-        from pv_backup.services.verification import Expected, verify_or_mark
+        from pv_backup.services.verification import read_back
 
         bench = build_workbench(self.connections, settings)
         source = GlobalsSource(server=source_server(self.connections, settings))
@@ -44,8 +45,9 @@ class BackUpRolesOperator(BackupStepOperator):
         attempt, keeper = self.hold(bench, opened.backup_id)
         with keeper:
             ArtefactExport(bench=bench, attempt=attempt, source=source, keeper=keeper).run()
-            expected = Expected.by_journal(attempt, bench.machine.artefact_of(attempt))
-            verify_or_mark(bench.store, bench.keys, attempt.object_key, expected)
-            publish(bench, attempt, keeper)
+            read_back(bench, attempt, keeper)
+            manifest = publish(bench, attempt, keeper)
+        self._backup_id = None  # published: from here on it is settled as SUCCESS and never fails
         bench.machine.succeed(keeper.lease)
+        report_success(attempt.artefact_type, manifest.size_bytes)
         return attempt.backup_id

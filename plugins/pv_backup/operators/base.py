@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 
-from pv_backup.operators.retrying import next_delay
+from pv_backup.operators.retrying import next_delay, tries_done
 from pv_backup.operators.workbench import ConnectionIds, build_workbench, journal_hook, load_settings
-from pv_backup.services.errors import LeaseLost, PvBackupError, RunAlive
+from pv_backup.services.errors import AttemptPublished, LeaseLost, PvBackupError, RunAlive
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from pv_backup.services.settings import Settings
     from pv_backup.services.state import Attempt
     from pv_backup.services.workbench import Workbench
+
+
+# Another worker's row, or an attempt that is published and ends in SUCCESS by settlement.
+_NOT_OURS_TO_FAIL = (LeaseLost, RunAlive, AttemptPublished)
 
 
 class BackupStepOperator(BaseOperator):
@@ -55,7 +59,7 @@ class BackupStepOperator(BaseOperator):
         """Run the step, and settle the attempt if it fails for good."""
         try:
             settings = load_settings()
-        except PvBackupError as error:
+        except Exception as error:
             self._give_up(context, error)
             raise
         try:
@@ -63,7 +67,8 @@ class BackupStepOperator(BaseOperator):
         except AirflowSkipException:
             raise
         except (Exception, AirflowTaskTimeout) as error:
-            if next_delay(error, context["ti"].try_number, settings) is None:
+            ti = context["ti"]
+            if next_delay(error, tries_done(ti.try_number, ti.max_tries), settings) is None:
                 self._give_up(context, error)
             raise
 
@@ -71,20 +76,24 @@ class BackupStepOperator(BaseOperator):
         from pv_backup.operators.alerting import alert_of
 
         backup_id = self.failed_backup_id()
-        if backup_id is not None and not isinstance(error, LeaseLost | RunAlive):
-            self._fail_attempt(backup_id, error)
-        alert_of(context, error, backup_id=backup_id, connections=self.connections)
+        try:
+            if backup_id is not None and not isinstance(error, _NOT_OURS_TO_FAIL):
+                self._fail_attempt(backup_id, error)
+        except Exception:
+            # Whatever it is, the error that we came to report goes first.
+            self.log.exception(
+                "backup %s could not be recorded as FAILED; the next run of its day settles it", backup_id
+            )
+        finally:
+            alert_of(context, error, backup_id=backup_id, connections=self.connections)
 
     def _fail_attempt(self, backup_id: str, error: BaseException) -> None:
         from pv_backup.services.state import StateMachine
 
         code = error.code if isinstance(error, PvBackupError) else "UNEXPECTED"
         text = error.what if isinstance(error, PvBackupError) else f"{type(error).__name__}: {error}"
-        try:
-            machine = StateMachine(journal_hook(self.connections).sessions())
-            machine.fail(backup_id, error_code=code, error_text=text, lease=self._lease)
-        except PvBackupError:
-            self.log.exception("backup %s could not be recorded as FAILED; reconciliation settles it", backup_id)
+        machine = StateMachine(journal_hook(self.connections).sessions())
+        machine.fail(backup_id, error_code=code, error_text=text, lease=self._lease)
 
 
 class AttemptStepOperator(BackupStepOperator):

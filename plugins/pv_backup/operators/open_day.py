@@ -52,11 +52,17 @@ class OpenDayOperator(BackupStepOperator):
     def __init__(self, *, artefact_type: ArtefactType, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.artefact_type = artefact_type
+        self._backup_id: str | None = None
+
+    def failed_backup_id(self) -> str | None:
+        """The attempt, if the task fails after opening it."""
+        return self._backup_id
 
     def step(self, context: Context, settings: Settings) -> str:
         """Return the attempt's backup_id, by which the following tasks know it."""
         bench = build_workbench(self.connections, settings)
         attempt = open_attempt(context, bench, self.artefact_type)
+        self._backup_id = attempt.backup_id
         bench.leases.hand_over(attempt.lease, settings.handover_s)
         self.log.info("%s %s is open as backup %s", attempt.artefact_type, attempt.day, attempt.backup_id)
         return attempt.backup_id

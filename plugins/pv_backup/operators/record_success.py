@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 class RecordSuccessOperator(AttemptStepOperator):
     """Write SUCCESS and the one journal event in a single transaction, then tell assets and metrics."""
 
+    def failed_backup_id(self) -> str | None:
+        """None: what is published is a backup. Its row stays RUNNING until it is settled, as SUCCESS."""
+        return None
+
     def work(self, context: Context, bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> None:
         """Raise JournalUnavailable (ERR-47-06) rather than claim an unrecorded success."""
         artefact = bench.machine.artefact_of(attempt).artefact

@@ -18,19 +18,24 @@ if TYPE_CHECKING:
 MAX_RETRIES = 3
 
 
-def next_delay(error: BaseException, try_number: int, settings: Settings) -> timedelta | None:
+def tries_done(try_number: int, max_tries: int) -> int:
+    """How many tries this run of the task has had; a cleared task goes on counting, and gets its retries anew."""
+    return MAX_RETRIES - (max_tries - try_number)
+
+
+def next_delay(error: BaseException, tries: int, settings: Settings) -> timedelta | None:
     """How long to wait before the next try of the same attempt, None if there is none (SPEC section 6).
 
     What is not of our tree is the world's doing (a full disk, a lost API server) and is tried again; of
     ours, only what says that it may pass.
 
-    :param try_number: of the try that failed, from 1.
+    :param tries: how many there were, the one that just failed included.
     """
     if isinstance(error, PvBackupError) and not isinstance(error, RetryableError):
         return None
-    if try_number > settings.max_export_retries:
+    if tries > settings.max_export_retries:
         return None
-    return settings.delay(try_number - 1)
+    return settings.delay(tries - 1)
 
 
 class BackupRetryPolicy(RetryPolicy):
@@ -41,7 +46,7 @@ class BackupRetryPolicy(RetryPolicy):
     ) -> RetryDecision:
         """Apply :func:`next_delay`."""
         try:
-            delay = next_delay(exception, try_number, load_settings())
+            delay = next_delay(exception, tries_done(try_number, max_tries), load_settings())
         except ConfigurationError as error:
             return RetryDecision.fail(str(error))
         if delay is None:

@@ -22,8 +22,7 @@ class VerifyUploadOperator(AttemptStepOperator):
 
     def work(self, context: Context, bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> None:
         """Raise an IntegrityError that names the difference."""
-        from pv_backup.services.verification import Expected, verify_or_mark
+        from pv_backup.services.verification import read_back
 
         with keeper:
-            expected = Expected.by_journal(attempt, bench.machine.artefact_of(attempt))
-            verify_or_mark(bench.store, bench.keys, attempt.object_key, expected)
+            read_back(bench, attempt, keeper)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,13 +39,17 @@ def load_settings() -> Settings:
     """
     from pv_backup.services.settings import Settings
 
-    stored = Variable.get(SETTINGS_VARIABLE, default=None, deserialize_json=True) or {}
+    raw = Variable.get(SETTINGS_VARIABLE, default=None)
+    try:
+        stored = json.loads(raw) if raw else {}
+    except ValueError:
+        stored = None
     if not isinstance(stored, dict):
         raise ConfigurationError(
             f"the Airflow variable {SETTINGS_VARIABLE} is no JSON object",
             remedy='write it as {"bucket": "…", "kms_key_id": "…", "transit_key": "…"}',
         )
-    return Settings.load({str(name): str(value) for name, value in stored.items()})
+    return Settings.load({name: str(value) for name, value in stored.items() if value is not None})
 
 
 def journal_hook(ids: ConnectionIds) -> JournalHook:
@@ -84,18 +91,13 @@ def build_workbench(ids: ConnectionIds, settings: Settings) -> Workbench:
     return Workbench(settings, store, keys, StateMachine(sessions), Leases(sessions), Audit(sessions))
 
 
-class _named_connection:  # noqa: N801 - reads as a context manager function
+@contextmanager
+def _named_connection(conn_id: str) -> Iterator[None]:
     """Say which connection is missing, and how to add it."""
-
-    def __init__(self, conn_id: str) -> None:
-        self._conn_id = conn_id
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
-        if isinstance(error, AirflowNotFoundException):
-            raise ConfigurationError(
-                f"the Airflow connection {self._conn_id} is not defined",
-                remedy=f"add it: `airflow connections add {self._conn_id} …` (README, Settings), or in Vault",
-            ) from error
+    try:
+        yield
+    except AirflowNotFoundException as error:
+        raise ConfigurationError(
+            f"the Airflow connection {conn_id} is not defined, or the secrets backend that has it is away",
+            remedy=f"look at Vault first; to add it: `airflow connections add {conn_id} …` (README, Settings)",
+        ) from error

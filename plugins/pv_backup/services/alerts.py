@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from pv_backup.services.errors import CircuitBreakerOpen, PvBackupError, RefusedError
+from pv_backup.services.errors import DayClosed, PvBackupError, RunAlive
 from pv_backup.services.journal import Audit
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ class Alert:
         else:
             code, cause = "UNEXPECTED", f"{type(error).__name__}: {error}"
             next_step = "read the task's log; this error was not foreseen, report it with the log"
-        # A plain refusal is the system working, often in answer to a person who is awake; the breaker is not.
-        plain = isinstance(error, RefusedError) and not isinstance(error, CircuitBreakerOpen)
+        # These two mean that the day is in good hands, often in answer to a person who is awake.
+        plain = isinstance(error, RunAlive | DayClosed)
         return cls(Level.WARNING if plain else Level.CRITICAL, code, dag_id, day, cause, next_step, backup_id, run_url)
 
 

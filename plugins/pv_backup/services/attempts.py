@@ -8,8 +8,10 @@ from datetime import date
 from typing import Any
 
 from pv_backup.services.artefacts import ArtefactType
+from pv_backup.services.errors import RefusedError
+from pv_backup.services.journal import JournalEvent
 from pv_backup.services.leases import Lease
-from pv_backup.services.models import BackupExecution
+from pv_backup.services.models import BackupExecution, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,21 @@ class Artefact:
 class RecordedArtefact:
     """An artefact as the journal database holds it, with the facts that the export learnt for the manifest."""
 
+    backup_id: str
     artefact: Artefact
     facts: Mapping[str, Any]
+    verified: bool
+
+    def demand_verified(self) -> None:
+        """Refuse to go on with what was not read back, whatever order the tasks were cleared or marked in (INV-47-04).
+
+        :raises RefusedError: naming the backup.
+        """
+        if not self.verified:
+            raise RefusedError(
+                f"backup {self.backup_id} was not read back since its last upload",
+                remedy="run its verification: clear verify_upload and what follows it",
+            )
 
 
 def attempt_of(row: BackupExecution, lease: Lease) -> Attempt:
@@ -72,6 +87,27 @@ def recorded_in(row: BackupExecution) -> RecordedArtefact | None:
                 auth_tag=auth_tag,
                 k_backup_version=version,
             )
-            return RecordedArtefact(artefact=artefact, facts=row.facts or {})
+            return RecordedArtefact(
+                backup_id=row.backup_id,
+                artefact=artefact,
+                facts=row.facts or {},
+                verified=row.verified_auth_tag == auth_tag,
+            )
         case _:
             return None
+
+
+def event_of(row: BackupExecution, outcome: Outcome) -> JournalEvent:
+    """What the journal keeps of an attempt that ends now."""
+    return JournalEvent(
+        backup_id=row.backup_id,
+        artefact_type=ArtefactType(row.type),
+        day=row.day,
+        outcome=outcome,
+        object_key=row.object_key,
+        hash_sha3_256=row.hash_sha3_256,
+        size_bytes=row.size_bytes,
+        k_backup_version=row.k_backup_version,
+        error_code=row.error_code,
+        error_text=row.error_text,
+    )

@@ -154,6 +154,16 @@ class Header:
     raw: bytes
 
     @property
+    def metadata(self) -> dict[str, str]:
+        """The four fields that S3 keeps beside the object (CC-47-04), so that HEAD alone tells how to open it."""
+        return {
+            "wrapped_dek": self.context.wrapped_dek,
+            "iv": self.iv.hex(),
+            "auth_tag": self.tag.hex(),
+            "k_backup_version": str(self.context.k_backup_version),
+        }
+
+    @property
     def segment_bytes(self) -> int:
         """Plaintext bytes in every segment but the last."""
         return 1 << self.segment_log2

@@ -111,6 +111,10 @@ class NotPublished(RefusedError):
     """There is no published backup under this key: no manifest speaks for what is there, if anything."""
 
 
+class AttemptPublished(RefusedError):
+    """This very attempt is published: its row ends in SUCCESS by settlement, never in FAILED."""
+
+
 class RunAlive(RefusedError):
     """Another run holds the day's row under a live lease."""
 

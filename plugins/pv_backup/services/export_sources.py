@@ -13,18 +13,11 @@ import psycopg
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.postgres import ExportProcess, Server
 from pv_backup.services.row_counts import RowCounter
+from pv_backup.services.timestamps import rfc3339
 
 log = logging.getLogger(__name__)
 
 _LOCK_PATIENCE_MS = 600_000
-
-
-def rfc3339(moment: datetime) -> str:
-    """Write a moment as SPEC section 5 wants it: RFC 3339, UTC, `Z`, with its microseconds.
-
-    Rounding `exported_at` would put commits of the same second on the wrong side of a restoration target.
-    """
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class ExportSource(Protocol):
@@ -78,10 +71,14 @@ class _ToolSource:
         with ExportProcess(command=command, environment=self._server.environment()) as self._process:
             yield from self._process.chunks()
 
-    def cancel(self) -> None:
-        """End the tool now; its chunks then end with an error."""
+    def _end(self) -> None:
         if self._process is not None:
             self._process.end()
+
+    def cancel(self) -> None:
+        """Ask the tool to end; its chunks then end with an error."""
+        if self._process is not None:
+            self._process.terminate()
 
 
 class GlobalsSource(_ToolSource):
@@ -90,13 +87,13 @@ class GlobalsSource(_ToolSource):
     artefact_type = ArtefactType.GLOBALS
 
     def __enter__(self) -> Self:
-        with self._server.connect() as connection:
+        with self._server.naming_errors(), self._server.connect() as connection:
             self._facts = _server_facts(self._server, connection, "pg_dumpall")
             self._facts["exported_at"] = rfc3339(datetime.now(UTC))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.cancel()
+        self._end()
 
     def expected_bytes(self) -> int:
         """Unknown, and always small."""
@@ -129,22 +126,24 @@ class DumpSource(_ToolSource):
         self._database_bytes = 0
 
     def __enter__(self) -> Self:
-        connection = self._server.connect()
-        self._connection = connection
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        connection.read_only = True
-        connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-        row = connection.execute(
-            "SELECT pg_export_snapshot(), clock_timestamp(), pg_database_size(current_database())"
-        ).fetchone()
-        assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-        self._snapshot, exported_at, self._database_bytes = row
-        self._facts = _server_facts(self._server, connection, "pg_dump")
-        self._facts |= {"exported_at": rfc3339(exported_at), "database": self._server.database}
+        self._connection = connection = self._server.connect()
+        with self._server.naming_errors():
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            row = connection.execute(
+                "SELECT pg_export_snapshot(), clock_timestamp(), pg_database_size(current_database())"
+            ).fetchone()
+            assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
+            self._snapshot, exported_at, self._database_bytes = row
+            self._facts = _server_facts(self._server, connection, "pg_dump")
+            self._facts |= {"exported_at": rfc3339(exported_at), "database": self._server.database}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.cancel()
+        self._end()
+        if self._counter is not None:
+            self._counter.cancel()
         if self._connection is not None:
             self._connection.close()
 
@@ -166,12 +165,6 @@ class DumpSource(_ToolSource):
         self._counter = RowCounter(connection=self._connection)
         self._counter.start()
         return self._run(command)
-
-    def cancel(self) -> None:
-        """End pg_dump and the counting."""
-        super().cancel()
-        if self._counter is not None:
-            self._counter.cancel()
 
     def facts(self) -> dict[str, Any]:
         """Server facts and the row counts, or the reasons why they are absent."""

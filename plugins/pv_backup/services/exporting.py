@@ -6,15 +6,17 @@ import logging
 from datetime import UTC, datetime
 
 from pv_backup.services.envelope import ArtefactContext, EnvelopeWriter, new_iv
-from pv_backup.services.errors import DayClosed, TaskStopped
-from pv_backup.services.export_sources import ExportSource, rfc3339
+from pv_backup.services.errors import AttemptPublished, DayClosed, TaskStopped
+from pv_backup.services.export_sources import ExportSource
 from pv_backup.services.key_wrapping import new_dek, wiped
 from pv_backup.services.lease_keeper import LeaseKeeper
 from pv_backup.services.manifest import published
-from pv_backup.services.multipart import MEBIBYTE, ArtefactUpload
+from pv_backup.services.multipart import ArtefactUpload
+from pv_backup.services.part_sizes import MEBIBYTE
 from pv_backup.services.pipeline import Streamed, stream
 from pv_backup.services.progress import Progress, human_bytes, human_duration
 from pv_backup.services.state import Artefact, Attempt
+from pv_backup.services.timestamps import rfc3339
 from pv_backup.services.workbench import Workbench
 
 log = logging.getLogger(__name__)
@@ -37,9 +39,9 @@ class ArtefactExport:
     def cancel(self) -> None:
         """Stop from a signal handler: the tool ends, nothing more is sent, :meth:`run` raises and cleans up."""
         self._keeper.stop(TaskStopped("this task was told to stop", remedy="the next try or reconciliation goes on"))
-        self._source.cancel()
         if self._upload is not None:
             self._upload.cancel()
+        self._source.cancel()
 
     def run(self) -> Streamed:
         """Stream the export into the bucket and record what its artefact is.
@@ -47,24 +49,21 @@ class ArtefactExport:
         :raises ExportFailed: ERR-47-01; nothing is left in the bucket.
         :raises FailClosedError: ERR-47-02, before a byte is exported when Vault is the reason.
         :raises UploadFailed: ERR-47-03.
+        :raises AttemptPublished: if a cleared task would export what is published already.
         :raises DayClosed: if the bucket holds a published backup that the journal does not know.
         :raises LeaseLost: if another worker has taken over.
         """
         replace_etag = self._remnant()
+        # Asked first: a worker that slept must not abort the upload of its successor.
+        self._keeper.confirm()
         self._bench.store.abort_open_uploads(self._attempt.object_key)
         progress = Progress(label=self._attempt.object_key)
         dek = new_dek()
         with wiped(dek), self._source, progress.reporting():
             envelope = self._envelope(dek)
-            metadata = {
-                "wrapped_dek": envelope.header.context.wrapped_dek,
-                "iv": envelope.header.iv.hex(),
-                "auth_tag": envelope.header.tag.hex(),
-                "k_backup_version": str(envelope.header.context.k_backup_version),
-            }
             upload = self._bench.store.begin_upload(
                 self._attempt.object_key,
-                metadata=metadata,
+                metadata=envelope.header.metadata,
                 replace_etag=replace_etag,
                 part_bytes=self._bench.settings.part_size_mb * MEBIBYTE,
                 expected_bytes=self._source.expected_bytes(),
@@ -99,6 +98,11 @@ class ArtefactExport:
         if there is None:
             return None
         if manifest := published(self._bench.store, key):
+            if manifest.backup_id == self._attempt.backup_id:
+                raise AttemptPublished(
+                    f"backup {manifest.backup_id} is published already and is not exported again",
+                    remedy="clear record_success alone, or trigger a new run, which settles it",
+                )
             raise DayClosed(
                 f"s3://{self._bench.store.bucket}/{key} holds the published backup {manifest.backup_id}, "
                 "which the journal does not know",

@@ -11,6 +11,8 @@ import threading
 from types import TracebackType
 from typing import Self
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from pv_backup.services.errors import JournalUnavailable, LeaseLost, PvBackupError
 from pv_backup.services.leases import Lease, Leases
 from pv_backup.services.progress import Ticker
@@ -18,13 +20,15 @@ from pv_backup.services.progress import Ticker
 log = logging.getLogger(__name__)
 
 _RENEWALS_PER_LEASE = 3
+_CONFIRM_AGAIN_S = 1.0
 
 
 class LeaseKeeper:
     """A context that renews a lease three times per its length, and on leaving hands it to the next task.
 
-    A journal that does not answer is no reason to stop before the lease has run out: it may be back for
-    the next renewal. :meth:`check` is cheap and meant for every chunk; :meth:`confirm` asks the database.
+    A journal that does not answer is no reason to stop: it may be back for the next renewal, and until
+    somebody takes the lease over nobody else can work on the row. :meth:`check` is cheap and meant for every
+    chunk; :meth:`confirm` asks the database.
 
     :param lease_s: how long each renewal lasts, `lease_s`.
     :param handover_s: how long the lease is left for the next task, `handover_s`.
@@ -48,14 +52,20 @@ class LeaseKeeper:
             raise self._stop_reason
 
     def confirm(self) -> None:
-        """Renew now, right before something becomes visible.
+        """Renew now, right before something becomes visible; a database that is away gets one lease's patience.
 
-        :raises LeaseLost: if another worker took the row, or the lease ran out.
-        :raises JournalUnavailable: if the database cannot say.
+        :raises LeaseLost: if another worker took the row, or the attempt ended.
+        :raises JournalUnavailable: if the database still cannot say.
         """
         self.check()
+        retrying = Retrying(
+            retry=retry_if_exception_type(JournalUnavailable),
+            wait=wait_fixed(_CONFIRM_AGAIN_S),
+            stop=stop_after_delay(self._lease_s),
+            reraise=True,
+        )
         with self._lock:
-            self._leases.renew(self.lease, self._lease_s)
+            retrying(self._leases.renew, self.lease, self._lease_s)
 
     def stop(self, reason: PvBackupError) -> None:
         """Make the next check raise this: the task is being killed."""

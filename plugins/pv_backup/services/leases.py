@@ -67,7 +67,10 @@ class Leases:
     def renew(self, lease: Lease, lease_s: float) -> None:
         """Stay in charge for ``lease_s`` seconds from now.
 
-        :raises LeaseLost: saying whether the lease expired, was taken, or the attempt ended.
+        A lease that ran out is renewed as long as nobody took it over: the database was away, or the worker slept,
+        and the token still keeps everybody else out.
+
+        :raises LeaseLost: saying whether the lease was taken or the attempt ended.
         """
         with transaction(self._sessions, f"renewing the lease of backup {lease.backup_id}") as session:
             row = held_row(session, lease)
@@ -109,7 +112,8 @@ def running_row(session: Session, backup_id: str) -> BackupExecution:
         raise LeaseLost(f"backup {backup_id} is no current attempt: a newer one has replaced it", remedy=_STOP)
     if row.status != BackupStatus.RUNNING:
         raise LeaseLost(
-            f"backup {backup_id} is {row.status}, not RUNNING: {row.error_text or 'it ended'}", remedy=_STOP
+            f"backup {backup_id} is {row.status}, not RUNNING: {row.error_text or 'it ended'}",
+            remedy="this attempt is over: trigger a new run rather than clearing single tasks of the old one",
         )
     return row
 
@@ -117,7 +121,7 @@ def running_row(session: Session, backup_id: str) -> BackupExecution:
 def held_row(session: Session, lease: Lease) -> BackupExecution:
     """Lock the row and make sure that the bearer still holds it.
 
-    :raises LeaseLost: saying whether the lease expired, was taken, or the attempt ended.
+    :raises LeaseLost: saying whether the lease was taken or the attempt ended.
     """
     row = running_row(session, lease.backup_id)
     check_held(session, row, lease)
@@ -127,9 +131,7 @@ def held_row(session: Session, lease: Lease) -> BackupExecution:
 def check_held(session: Session, row: BackupExecution, lease: Lease) -> None:
     """Make sure that a locked RUNNING row is still the bearer's.
 
-    :raises LeaseLost: saying whether the lease expired or was taken.
+    :raises LeaseLost: if another worker has taken the lease.
     """
     if row.lease_token != lease.token:
         raise LeaseLost(f"the lease of backup {lease.backup_id} was taken by another worker", remedy=_STOP)
-    if is_expired(session, row):
-        raise LeaseLost(f"the lease of backup {lease.backup_id} expired at {row.lease_expires_at}", remedy=_STOP)

@@ -6,14 +6,18 @@ the bucket and Vault's key alone, it must tell all that a restoration wants to k
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pv_backup.services.artefacts import ArtefactType, invalid_mark_key, manifest_key
 from pv_backup.services.envelope import Header, read_header
-from pv_backup.services.errors import ReadBackMismatch
+from pv_backup.services.errors import IntegrityError
 from pv_backup.services.object_store import ObjectStore
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION: Final = 1
 
@@ -66,22 +70,25 @@ class InvalidMark(_Document):
     found_at: str
 
 
-def read_manifest(store: ObjectStore, object_key: str) -> tuple[Manifest, str] | None:
-    """Read an object's manifest and its ETag, None where none was written.
+@dataclass(frozen=True)
+class StoredManifest:
+    """What lies under a manifest's key: None for the manifest if it is not one, and the ETag to replace it by."""
 
-    :raises ReadBackMismatch: if it is there but is no manifest of this format.
-    """
+    manifest: Manifest | None
+    etag: str
+
+
+def read_manifest(store: ObjectStore, object_key: str) -> StoredManifest | None:
+    """Read what lies beside an object, None where nothing does."""
     document = store.get_document(manifest_key(object_key))
     if document is None:
         return None
     try:
-        return Manifest.model_validate(document.body), document.etag
+        return StoredManifest(Manifest.model_validate(document.body), document.etag)
     except ValidationError as error:
         fields = ", ".join(sorted({".".join(str(part) for part in problem["loc"]) for problem in error.errors()}))
-        raise ReadBackMismatch(
-            f"{manifest_key(object_key)} is not a manifest of format {FORMAT_VERSION}: wrong or missing {fields}",
-            remedy="look at it by hand; it was written by another version or by somebody else",
-        ) from error
+        log.warning("%s is no manifest of this format: wrong or missing %s", manifest_key(object_key), fields)
+        return StoredManifest(None, document.etag)
 
 
 def stored_header(store: ObjectStore, object_key: str) -> Header:
@@ -92,13 +99,33 @@ def stored_header(store: ObjectStore, object_key: str) -> Header:
 def published(store: ObjectStore, object_key: str) -> Manifest | None:
     """The manifest of a key that holds a published backup, else None.
 
-    A manifest whose backup_id is not that of the object's header says nothing about it (SPEC section 3).
+    A manifest speaks only for the object whose header has its backup_id and tag, and which was made for this
+    very key (SPEC section 3): copied beside another day it says nothing. Nor does it when the object was
+    marked invalid since.
     """
     found = read_manifest(store, object_key)
-    if found is None or store.head(object_key) is None:
+    if found is None or found.manifest is None or store.head(object_key) is None:
         return None
-    manifest = found[0]
-    return manifest if stored_header(store, object_key).context.backup_id == manifest.backup_id else None
+    manifest = found.manifest
+    try:
+        header = stored_header(store, object_key)
+    except IntegrityError as error:
+        log.warning("%s has a manifest and is no artefact: %s", object_key, error.what)
+        return None
+    speaks = (
+        header.context.object_key == object_key == manifest.key
+        and header.context.backup_id == manifest.backup_id
+        and header.tag.hex() == manifest.header_tag
+    )
+    return manifest if speaks and not _is_marked_invalid(store, manifest) else None
+
+
+def _is_marked_invalid(store: ObjectStore, manifest: Manifest) -> bool:
+    mark = store.get_document(invalid_mark_key(manifest.key))
+    return mark is not None and (mark.body.get("backup_id"), mark.body.get("header_tag")) == (
+        manifest.backup_id,
+        manifest.header_tag,
+    )
 
 
 def mark_invalid(store: ObjectStore, mark: InvalidMark) -> None:

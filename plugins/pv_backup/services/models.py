@@ -77,7 +77,8 @@ class BackupExecution(Base):
 
     ``backup_id`` names the current attempt and changes with FAILED → SCHEDULED; ``id`` never changes. Only
     ``state.py`` writes ``status`` (INV-47-07). ``size_bytes`` is that of the S3 object; ``iv`` and ``auth_tag`` are
-    those of the PVB1 header, in hex as in the S3 metadata. WAL files have no row here.
+    those of the PVB1 header, in hex as in the S3 metadata; ``verified_auth_tag`` is that of the object which was
+    read back (INV-47-04). WAL files have no row here.
     """
 
     __tablename__ = "backup_executions"
@@ -107,6 +108,7 @@ class BackupExecution(Base):
     wrapped_dek: Mapped[str | None] = mapped_column(Text)
     iv: Mapped[str | None] = mapped_column(Text)
     auth_tag: Mapped[str | None] = mapped_column(Text)
+    verified_auth_tag: Mapped[str | None] = mapped_column(Text)
     k_backup_version: Mapped[int | None] = mapped_column(Integer)
     facts: Mapped[dict[str, object] | None] = mapped_column(JSONB(none_as_null=True))
     lease_token: Mapped[str | None] = mapped_column(Uuid(as_uuid=False))

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,40 +22,18 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from pv_backup.services import s3_errors
 from pv_backup.services.errors import RefusedError, UploadFailed
+from pv_backup.services.part_sizes import MAX_PART_BYTES, MEBIBYTE
 from pv_backup.services.progress import Progress
-from pv_backup.services.settings import MULTIPART_ABOVE_BYTES
 
 log = logging.getLogger(__name__)
 
-MEBIBYTE = 1024 * 1024
-MAX_PARTS = 10_000
-MAX_PART_BYTES = 5 * 1024 * MEBIBYTE
 PARTS_IN_FLIGHT = 2
 # A part ends with the write that fills it, and a write is a segment of at most 1 MiB and its tag.
 _OVERSHOOT = 2 * MEBIBYTE
 
-_PARTS_AT_BASE_SIZE = 8_000
-_PARTS_DOUBLED = 1_000
-_PARTS_PER_DOUBLING = 125
 
-
-def part_sizes(base: int, expected_bytes: int) -> Iterator[int]:
-    """Plan part sizes so that 10,000 parts always suffice and memory stays flat as long as it can.
-
-    A stream's length is unknown, its database's size is not: the base grows so that the expected bytes
-    fit. Should the stream outgrow that, 8,000 parts keep the base size and 1,000 take twice as much,
-    which is what 10,000 base parts hold; only then do parts double every 125, up to 13 times that.
-    What fills no first part goes as one PutObject, so that part is never above 100 MB.
-
-    :param base: bytes per part, from `part_size_mb`.
-    :param expected_bytes: an upper estimate of the object's size, 0 when there is none.
-    """
-    base = max(base, -(-expected_bytes // MAX_PARTS))
-    yield min(base, MULTIPART_ABOVE_BYTES)
-    yield from (base for _ in range(_PARTS_AT_BASE_SIZE - 1))
-    yield from (2 * base for _ in range(_PARTS_DOUBLED))
-    for number in range(MAX_PARTS - _PARTS_AT_BASE_SIZE - _PARTS_DOUBLED):
-        yield min(base * 4 << (number // _PARTS_PER_DOUBLING), MAX_PART_BYTES)
+def _freely() -> None:
+    """The permit of calls that make nothing visible."""
 
 
 class S3Client(Protocol):
@@ -158,23 +137,20 @@ class ArtefactUpload:
     def complete(self, *, permit: Callable[[], None]) -> None:
         """Make the object appear, whole and on the target's condition.
 
-        :param permit: asked after the last part and right before the object appears; it raises when this
-            worker may no longer do that (SPEC section 3: a worker that lost its lease).
+        :param permit: asked after the last part, right before each try to make the object appear; it raises
+            when this worker may no longer do that (SPEC section 3: a worker that lost its lease).
         :raises RefusedError: if another object took the key meanwhile.
         """
         if self._upload_id is None:
-            permit()
-            target = self._target
-            self._finish("put_object", Body=self._filling, **target.address, **target.creation, **target.condition)
+            self._finish(permit, "put_object", Body=self._filling, **self._target.creation, **self._target.condition)
             self._progress.stored_bytes = len(self._filling)
         else:
             if self._filling:
                 self._send_part()
             self._drain(0)
-            permit()
             self._finish(
+                permit,
                 "complete_multipart_upload",
-                **self._target.address,
                 UploadId=self._upload_id,
                 MultipartUpload={"Parts": self._done},
                 **self._target.condition,
@@ -204,7 +180,7 @@ class ArtefactUpload:
 
     def _send_part(self) -> None:
         if self._upload_id is None:
-            created = self._call("create_multipart_upload", **self._target.address, **self._target.creation)
+            created = self._call("create_multipart_upload", _freely, **self._target.address, **self._target.creation)
             self._upload_id = str(created["UploadId"])
         body, self._filling = self._filling, bytearray()
         # Bytes and not parts are bounded: where parts are twice the size, one at a time is on its way.
@@ -216,16 +192,16 @@ class ArtefactUpload:
 
     def _upload_part(self, number: int, body: bytearray) -> dict[str, Any]:
         answer = self._call(
-            "upload_part", **self._target.address, UploadId=self._upload_id, PartNumber=number, Body=body
+            "upload_part", _freely, **self._target.address, UploadId=self._upload_id, PartNumber=number, Body=body
         )
         self._clock.restart()
         self._progress.stored_bytes += len(body)
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
-    def _finish(self, operation: str, **kwargs: Any) -> None:
+    def _finish(self, permit: Callable[[], None], operation: str, **kwargs: Any) -> None:
         """Complete, knowing that a lost answer makes the second try fail on what the first one did."""
         try:
-            self._call(operation, **kwargs)
+            self._call(operation, permit, **self._target.address, **kwargs)
         except (RefusedError, UploadFailed) as error:
             if not self._is_there():
                 raise
@@ -245,8 +221,13 @@ class ArtefactUpload:
             _, part = self._in_flight.popleft()
             self._done.append(part.result())
 
-    def _call(self, operation: str, **kwargs: Any) -> dict[str, Any]:
+    def _call(self, operation: str, permit: Callable[[], None], **kwargs: Any) -> dict[str, Any]:
         started = time.monotonic()
+
+        def permitted() -> dict[str, Any]:
+            permit()
+            answer: dict[str, Any] = getattr(self._client, operation)(**kwargs)
+            return answer
 
         def gave_up(state: RetryCallState) -> bool:
             return self._cancelled.is_set() or self._clock.stalled_since(started)
@@ -256,23 +237,22 @@ class ArtefactUpload:
             wait=wait_exponential_jitter(multiplier=0.5, max=15),
             stop=gave_up,
             sleep=self._pause,
-            before_sleep=self._log_retry,
+            before_sleep=partial(self._log_retry, operation),
             reraise=True,
         )
         try:
-            answer: dict[str, Any] = retrying(getattr(self._client, operation), **kwargs)
+            return retrying(permitted)
         except (ClientError, BotoCoreError, OSError) as error:
             raise self._failure(operation, error) from error
-        return answer
 
     def _pause(self, seconds: float) -> None:
         self._cancelled.wait(seconds)
 
-    def _log_retry(self, state: RetryCallState) -> None:
+    def _log_retry(self, operation: str, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         log.warning(
             "S3 %s of %s failed, try %d: %s; trying again until nothing has completed for %.0f s",
-            state.fn.__name__ if state.fn else "call",
+            operation,
             self._target.key,
             state.attempt_number,
             s3_errors.describe(error) if error else "unknown",

@@ -23,7 +23,8 @@ from pv_backup.services.errors import (
     RefusedError,
     StoreUnavailable,
 )
-from pv_backup.services.multipart import ArtefactUpload, Target, part_sizes
+from pv_backup.services.multipart import ArtefactUpload, Target
+from pv_backup.services.part_sizes import part_sizes
 from pv_backup.services.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -116,23 +117,23 @@ class ObjectStore:
         answer = self._client.get_object(Bucket=self._bucket, Key=key, **ranged, **condition)
         return answer["Body"], str(answer["ETag"])
 
-    def put_document(self, key: str, body: Mapping[str, Any], *, replace_etag: str | None) -> None:
+    def put_document(
+        self, key: str, body: Mapping[str, Any], *, replace_etag: str | None, permit: Callable[[], None]
+    ) -> None:
         """Write a manifest: canonical JSON, on condition that the key is free or still holds what we read.
 
+        :param permit: asked before each try; it raises when this worker may no longer publish.
         :raises RefusedError: if somebody else wrote there first.
         """
         condition = {"IfMatch": replace_etag} if replace_etag else {"IfNoneMatch": "*"}
-        self._put(key, body, condition)
+        self._put(key, body, condition, permit)
 
     def overwrite_document(self, key: str, body: Mapping[str, Any]) -> None:
         """Write a mark that the newest finding always replaces."""
-        self._put(key, body, {})
+        self._put(key, body, {}, lambda: None)
 
     def get_document(self, key: str) -> Document | None:
-        """Read a JSON document, None where there is none.
-
-        :raises ReadBackMismatch: if what is there is no JSON object.
-        """
+        """Read a JSON document, None where there is none; what is no JSON object reads as an empty one."""
 
         def fetch() -> tuple[bytes, str]:
             answer = self._client.get_object(Bucket=self._bucket, Key=key)
@@ -146,12 +147,7 @@ class ObjectStore:
             body = json.loads(raw)
         except ValueError:
             body = None
-        if not isinstance(body, dict):
-            raise ReadBackMismatch(
-                f"s3://{self._bucket}/{key} is not a JSON object",
-                remedy="look at it by hand; someone or something other than this system wrote it",
-            )
-        return Document(body, etag)
+        return Document(body if isinstance(body, dict) else {}, etag)
 
     def abort_open_uploads(self, key: str) -> None:
         """Abort what dead or locked-out workers left unfinished under this key: it costs money, unseen.
@@ -176,19 +172,21 @@ class ObjectStore:
         except FileNotFoundError:
             return
 
-    def _put(self, key: str, body: Mapping[str, Any], condition: Mapping[str, str]) -> None:
+    def _put(self, key: str, body: Mapping[str, Any], condition: Mapping[str, str], permit: Callable[[], None]) -> None:
         raw = json.dumps(body, sort_keys=True, indent=2).encode() + b"\n"
-        self._short(
-            key,
-            lambda: self._client.put_object(
+
+        def put() -> None:
+            permit()
+            self._client.put_object(
                 Bucket=self._bucket,
                 Key=key,
                 Body=raw,
                 ContentType="application/json",
                 **self._encryption,
                 **condition,
-            ),
-        )
+            )
+
+        self._short(key, put)
 
     def _short(self, key: str, call: Callable[[], _T]) -> _T:
         """Make a call that moves little, with a minute of patience.

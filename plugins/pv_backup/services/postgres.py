@@ -14,7 +14,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,20 @@ class Server:
             raise ExportFailed(
                 f"the source {self.name} does not let us in: {str(error).strip().splitlines()[0]}",
                 remedy="check that it runs, and the connection pv_backup_source",
+            ) from None
+
+    @contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        """Let the failures of queries read as the source's, so that they are tried again.
+
+        :raises ExportFailed: ERR-47-01.
+        """
+        try:
+            yield
+        except psycopg.Error as error:
+            raise ExportFailed(
+                f"the source {self.name} failed a query: {' '.join(str(error).split())}",
+                remedy="look at PostgreSQL's log on the source",
             ) from None
 
     def environment(self) -> dict[str, str]:
@@ -162,6 +176,11 @@ class ExportProcess:
             )
         for line in self._stderr_tail:
             log.warning("%s: %s", self._name, line)
+
+    def terminate(self) -> None:
+        """Ask the tool to end, without waiting for it: for signal handlers."""
+        if self._process.poll() is None:
+            self._process.terminate()
 
     def end(self) -> None:
         """End the tool now, kindly at first; one that has ended already is left alone."""

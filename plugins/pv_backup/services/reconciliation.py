@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from pv_backup.services.errors import IntegrityError
+from pv_backup.services.lease_keeper import LeaseKeeper
 from pv_backup.services.manifest import published
-from pv_backup.services.verification import Expected, verify_object
+from pv_backup.services.state import Attempt
+from pv_backup.services.verification import read_back
 from pv_backup.services.workbench import Workbench
 
 log = logging.getLogger(__name__)
@@ -17,25 +20,42 @@ _DEATH = "the worker died: its lease ran out before the backup was published"
 def settle_dead_run(bench: Workbench, backup_id: str) -> None:
     """Settle a RUNNING row whose lease has run out.
 
-    Object and manifest there: read back, and SUCCESS if they are what they must be. Else the dead run's
-    uploads are aborted and the attempt is FAILED. Taking the lease over first keeps a worker that only
-    slept from coming back in the middle.
+    Object and manifest there: read back, and SUCCESS if they are what the row recorded; marked and FAILED
+    if not. Else the dead run's uploads are aborted and the attempt is FAILED. Taking the lease over first
+    keeps a worker that only slept from coming back in the middle.
 
     :raises RunAlive: if the run is alive after all, or somebody else settles it.
-    :raises IntegrityError: if a published backup does not verify; the row is left for a person.
     """
-    attempt, keeper = bench.keep_expired_lease(backup_id)
-    name = f"{attempt.artefact_type} {attempt.day}"
+    settle(bench, *bench.keep_expired_lease(backup_id))
+
+
+def settle(bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> None:
+    """Settle an attempt whose lease we hold, and say so in log and audit."""
+    error: IntegrityError | None = None
     with keeper:
-        manifest = published(bench.store, attempt.object_key)
-        is_whole = manifest is not None and manifest.backup_id == backup_id
-        if manifest is not None and is_whole:
-            verify_object(bench.store, bench.keys, attempt.object_key, Expected.by_manifest(manifest))
+        is_published = is_own_backup(bench, attempt)
+        if is_published:
+            try:
+                read_back(bench, attempt, keeper)
+            except IntegrityError as found:
+                error = found
         else:
             bench.store.abort_open_uploads(attempt.object_key)
-    if is_whole:
-        bench.machine.succeed(keeper.lease)
-        log.warning("%s: its worker died after publishing; verified, SUCCESS", name)
+    if error is not None:
+        outcome, code, text = "FAILED", error.code, error.what
+    elif is_published:
+        outcome, code, text = "SUCCESS", "", "its worker died after publishing; read back and equal"
     else:
-        bench.machine.fail(backup_id, error_code=WORKER_DIED, error_text=_DEATH, lease=keeper.lease)
-        log.warning("%s: its worker died before publishing, FAILED", name)
+        outcome, code, text = "FAILED", WORKER_DIED, _DEATH
+    if outcome == "SUCCESS":
+        bench.machine.succeed(keeper.lease)
+    else:
+        bench.machine.fail(attempt.backup_id, error_code=code, error_text=text, lease=keeper.lease)
+    bench.audit.record("settled", backup_id=attempt.backup_id, details={"outcome": outcome, "why": text})
+    log.warning("%s %s settled as %s: %s", attempt.artefact_type, attempt.day, outcome, text)
+
+
+def is_own_backup(bench: Workbench, attempt: Attempt) -> bool:
+    """Whether the bucket holds this very attempt as a published backup."""
+    manifest = published(bench.store, attempt.object_key)
+    return manifest is not None and manifest.backup_id == attempt.backup_id

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _PATIENCE_AFTER_DUMP_S = 900.0
 _LOCK_TIMEOUT = "5s"
+_CANCEL_PATIENCE_S = 5.0
 
 # Tables whose rows pg_dump writes: ordinary ones, partitions rather than their parents. An
 # extension's own tables are not dumped, so they are not counted.
@@ -48,11 +51,16 @@ class RowCounter:
         self._thread.start()
 
     def cancel(self) -> None:
-        """Stop counting; the connection is free afterwards."""
+        """Stop counting, within seconds; raises nothing, since no count is worth a dump."""
         self._cancelled.set()
+        deadline = time.monotonic() + _CANCEL_PATIENCE_S
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            # Again and again: a cancel that arrives between two statements is lost.
+            with suppress(psycopg.Error):
+                self._connection.cancel_safe(timeout=1)
+            self._thread.join(0.2)
         if self._thread.is_alive():
-            self._connection.cancel_safe(timeout=5)
-        self._thread.join()
+            self._connection.close()
 
     def result(self) -> dict[str, Any]:
         """Wait for the counts, 15 minutes at most after the dump's end, and give them with what is absent."""
@@ -73,8 +81,8 @@ class RowCounter:
                     return
                 self._count(schema, table)
         except psycopg.Error as error:
-            self._absent["*"] = f"counting stopped: {str(error).strip().splitlines()[0]}"
-            log.warning("row counts of this dump are incomplete: %s", self._absent["*"])
+            reason = self._absent.setdefault("*", f"counting stopped: {' '.join(str(error).split())}")
+            log.warning("row counts of this dump are incomplete: %s", reason)
 
     def _count(self, schema: str, table: str) -> None:
         name = f"{schema}.{table}"

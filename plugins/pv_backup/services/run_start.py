@@ -6,7 +6,7 @@ from datetime import date
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.opening import RunDead
-from pv_backup.services.reconciliation import settle_dead_run
+from pv_backup.services.reconciliation import is_own_backup, settle, settle_dead_run
 from pv_backup.services.state import Attempt
 from pv_backup.services.workbench import Workbench
 
@@ -32,6 +32,10 @@ def start_attempt(bench: Workbench, *, artefact_type: ArtefactType, day: date, r
         attempt = open_day()
     except RunDead as dead:
         settle_dead_run(bench, dead.backup_id)
+        attempt = open_day()
+    if is_own_backup(bench, attempt):
+        # A cleared run finds its own published attempt, whose success was not recorded any more.
+        settle(bench, *bench.keep_lease(attempt.backup_id))
         attempt = open_day()
     bench.audit.record("run_started", backup_id=attempt.backup_id, details={"run_id": run_id, "reason": reason})
     return attempt

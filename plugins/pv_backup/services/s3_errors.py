@@ -50,9 +50,8 @@ def may_pass(error: BaseException) -> bool:
 
 def is_missing(error: BaseException) -> bool:
     """Whether S3 said that there is no such object."""
-    return isinstance(error, ClientError) and (
-        error_code(error) in {"NoSuchKey", "404", "NotFound"} or http_status(error) == 404
-    )
+    # HEAD has no body: S3 says 404 and no more, for a missing bucket too; where it does say more, that counts.
+    return isinstance(error, ClientError) and error_code(error) in {"NoSuchKey", "404", "NotFound"}
 
 
 def is_precondition_failure(error: BaseException) -> bool:

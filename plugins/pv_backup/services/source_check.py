@@ -50,10 +50,19 @@ def check_source(server: Server) -> None:
     :raises ExportFailed: if the source cannot be reached.
     """
     for tool in ("pg_dump", "pg_dumpall"):
-        server.tool(tool)
-    with server.connect() as connection:
+        _check_tool(server, tool)
+    with server.naming_errors(), server.connect() as connection:
         _check_version(server, connection)
         _check_privileges(server, connection)
+
+
+def _check_tool(server: Server, tool: str) -> None:
+    version = server.tool_version(tool)
+    if f" {SUPPORTED_MAJOR}." not in version:
+        raise ConfigurationError(
+            f"{server.tool(tool)} is {version}: its archives may not be restorable with PostgreSQL {SUPPORTED_MAJOR}",
+            remedy=f"apt-get install postgresql-client-{SUPPORTED_MAJOR}, or set PV_BACKUP_PG_BIN_DIR",
+        )
 
 
 def _check_version(server: Server, connection: psycopg.Connection) -> None:

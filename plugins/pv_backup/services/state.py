@@ -17,7 +17,7 @@ from uuid import uuid4
 from sqlalchemy.orm import Session, sessionmaker
 
 from pv_backup.services.artefacts import ArtefactType
-from pv_backup.services.attempts import Artefact, Attempt, RecordedArtefact, attempt_of, recorded_in
+from pv_backup.services.attempts import Artefact, Attempt, RecordedArtefact, attempt_of, event_of, recorded_in
 from pv_backup.services.database import clock, transaction
 from pv_backup.services.errors import (
     CircuitBreakerOpen,
@@ -111,6 +111,17 @@ class StateMachine:
             for name, value in asdict(artefact).items():
                 setattr(row, name, value)
             row.facts = dict(facts)
+            row.verified_auth_tag = None
+
+    def record_verified(self, lease: Lease) -> None:
+        """Keep that the recorded artefact was read back and found equal; without it, none is published (INV-47-04).
+
+        :raises LeaseLost: when another worker has taken over.
+        :raises RefusedError: when no artefact was recorded.
+        """
+        with transaction(self._sessions, f"recording the verification of backup {lease.backup_id}") as session:
+            row = held_row(session, lease)
+            row.verified_auth_tag = _recorded(row).artefact.auth_tag
 
     def artefact_of(self, attempt: Attempt) -> RecordedArtefact:
         """What :meth:`record_artefact` kept of a running attempt.
@@ -124,19 +135,19 @@ class StateMachine:
     def succeed(self, lease: Lease) -> JournalEvent:
         """RUNNING → SUCCESS and the journal event in one transaction; the event says what the row has recorded.
 
-        The caller has verified and published the object (INV-47-04).
+        The caller has published the object.
 
         :raises LeaseLost: when another worker has taken over.
         :raises TransitionRefused: when the row is not RUNNING, or the journal says FAILED of it already.
-        :raises RefusedError: when no artefact was recorded.
+        :raises RefusedError: when no artefact was recorded, or it was not read back (INV-47-04).
         """
         doing = f"writing SUCCESS of backup {lease.backup_id}"
         with self._moving(Move(_S.SUCCESS, lease.backup_id), doing) as (session, move):
             row = current_row(session, move)
             self._enter(session, row, move.to, lease=lease)
-            _recorded(row)
+            _recorded(row).demand_verified()
             row.error_code = row.error_text = None
-            event = _event_of(row, Outcome.SUCCESS)
+            event = event_of(row, Outcome.SUCCESS)
             if self._journal.write(session, event) is not Outcome.SUCCESS:
                 raise TransitionRefused(
                     f"the journal says FAILED of backup {row.backup_id} already", remedy=NOTHING_CHANGED
@@ -165,7 +176,7 @@ class StateMachine:
             row = current_row(session, move)
             self._enter(session, row, move.to, lease=lease, by_reconciliation=by_reconciliation)
             row.error_code, row.error_text = error_code, storable(error_text)
-            event = _event_of(row, Outcome.FAILED)
+            event = event_of(row, Outcome.FAILED)
             if self._journal.write(session, event) is not Outcome.FAILED:
                 log.warning("the journal says SUCCESS of backup %s already, and that stands", backup_id)
             return event
@@ -239,7 +250,7 @@ class StateMachine:
             "replanification_count": row.replanification_count,
         }
         self._audit.write(session, ATTEMPT_REPLACED, backup_id=old, details=counted | replaced)
-        for name in (*Artefact.__annotations__, "facts", "run_id", "error_code", "error_text"):
+        for name in (*Artefact.__annotations__, "verified_auth_tag", "facts", "run_id", "error_code", "error_text"):
             setattr(row, name, None)
 
     def _enter(
@@ -271,18 +282,3 @@ def _recorded(row: BackupExecution) -> RecordedArtefact:
     if recorded is None:
         raise RefusedError(f"backup {row.backup_id} has no recorded artefact", remedy="run its export step first")
     return recorded
-
-
-def _event_of(row: BackupExecution, outcome: Outcome) -> JournalEvent:
-    return JournalEvent(
-        backup_id=row.backup_id,
-        artefact_type=ArtefactType(row.type),
-        day=row.day,
-        outcome=outcome,
-        object_key=row.object_key,
-        hash_sha3_256=row.hash_sha3_256,
-        size_bytes=row.size_bytes,
-        k_backup_version=row.k_backup_version,
-        error_code=row.error_code,
-        error_text=row.error_text,
-    )

@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 
 from pv_backup.services.envelope import ArtefactContext, Header, decrypt, read_header
 from pv_backup.services.errors import IntegrityError, PvBackupError, ReadBackMismatch
-from pv_backup.services.export_sources import rfc3339
 from pv_backup.services.hashing import Sha3
 from pv_backup.services.key_wrapping import KeyWrapper, wiped
+from pv_backup.services.lease_keeper import LeaseKeeper
 from pv_backup.services.manifest import InvalidMark, Manifest, mark_invalid
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
 from pv_backup.services.state import Attempt, RecordedArtefact
+from pv_backup.services.timestamps import rfc3339
+from pv_backup.services.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,9 @@ def verify_object(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expe
             f"s3://{store.bucket}/{key} is not there although its upload was completed",
             remedy="find out who deletes from the bucket; then run the day again",
         )
+    # Asked before the download: S3's own encryption may hang on the same Vault, and ERR-47-02 is due in seconds.
+    with wiped(keys.unwrap(there.metadata.get("wrapped_dek", ""))):
+        pass
     progress = Progress(label=f"reading back {key}")
     with progress.reporting(), open_artefact(store, keys, key, progress) as artefact:
         _compare_header(artefact.header, there.metadata, key, expected)
@@ -95,27 +100,35 @@ def verify_object(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expe
     log.info("%s verified: %d bytes read back in %.1f s, SHA3-256 equal", key, progress.read_bytes, progress.elapsed_s)
 
 
-def verify_or_mark(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expected) -> None:
-    """Verify after upload; what fails is marked invalid beside the object before the error goes on.
+def read_back(bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> None:
+    """Verify an attempt's upload and record that it was; what fails is marked invalid before the error goes on.
 
     :raises IntegrityError: ERR-47-04.
+    :raises LeaseLost: if another worker has taken over; its object is not ours to mark.
     """
+    expected = Expected.by_journal(attempt, bench.machine.artefact_of(attempt))
     try:
-        verify_object(store, keys, key, expected)
+        verify_object(bench.store, bench.keys, attempt.object_key, expected)
     except IntegrityError as error:
-        mark = InvalidMark(
-            backup_id=expected.backup_id,
-            key=key,
-            hash_sha3_256=expected.hash_sha3_256,
-            header_tag=expected.header_tag,
-            reason=error.what,
-            found_at=rfc3339(datetime.now(UTC)),
-        )
-        try:
-            mark_invalid(store, mark)
-        except PvBackupError:
-            log.exception("%s could not be marked invalid; it stays without a manifest, thus no backup", key)
+        keeper.confirm()
+        _mark(bench.store, attempt.object_key, expected, error)
         raise
+    bench.machine.record_verified(keeper.lease)
+
+
+def _mark(store: ObjectStore, key: str, expected: Expected, error: IntegrityError) -> None:
+    mark = InvalidMark(
+        backup_id=expected.backup_id,
+        key=key,
+        hash_sha3_256=expected.hash_sha3_256,
+        header_tag=expected.header_tag,
+        reason=error.what,
+        found_at=rfc3339(datetime.now(UTC)),
+    )
+    try:
+        mark_invalid(store, mark)
+    except PvBackupError:
+        log.exception("%s could not be marked invalid; it stays without a manifest, thus no backup", key)
 
 
 def _compare_header(header: Header, metadata: object, key: str, expected: Expected) -> None:
@@ -123,13 +136,7 @@ def _compare_header(header: Header, metadata: object, key: str, expected: Expect
     _same("backup_id in the header", context.backup_id, expected.backup_id, key)
     _same("object key in the header", context.object_key, key, key)
     _same("header tag", header.tag.hex(), expected.header_tag, key)
-    of_header = {
-        "wrapped_dek": context.wrapped_dek,
-        "iv": header.iv.hex(),
-        "auth_tag": header.tag.hex(),
-        "k_backup_version": str(context.k_backup_version),
-    }
-    _same("S3 metadata", metadata, of_header, key)
+    _same("S3 metadata", metadata, header.metadata, key)
 
 
 def _same(what: str, found: object, wanted: object, key: str) -> None:

@@ -33,7 +33,7 @@ def alert_of(error):
         (ReadBackMismatch("the hash differs"), Level.CRITICAL, "ERR-47-04"),
         (CircuitBreakerOpen("failed too often"), Level.CRITICAL, "REFUSED"),
         (RunAlive("another run is at work"), Level.WARNING, "REFUSED"),
-        (LeaseLost("taken"), Level.WARNING, "REFUSED"),
+        (LeaseLost("taken"), Level.CRITICAL, "REFUSED"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )

@@ -6,7 +6,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from pv_backup.services.multipart import MAX_PART_BYTES, MAX_PARTS, MEBIBYTE, part_sizes
+from pv_backup.services.part_sizes import MAX_PART_BYTES, MAX_PARTS, MEBIBYTE, part_sizes
 from pv_backup.services.settings import MULTIPART_ABOVE_BYTES
 
 pytestmark = pytest.mark.case("TC-ERR-03")

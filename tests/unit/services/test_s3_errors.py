@@ -66,9 +66,10 @@ def test_a_refusal_that_will_stand_is_not(error):
     assert not s3_errors.may_pass(error)
 
 
-@pytest.mark.parametrize("code", ["NoSuchKey", "404", "NotFound", "SomethingNew"])
-def test_missing_is_recognised_by_code_or_status(code):
+@pytest.mark.parametrize("code", ["NoSuchKey", "404", "NotFound"])
+def test_a_missing_object_is_not_a_missing_bucket(code):
     assert s3_errors.is_missing(answered(404, code))
+    assert not s3_errors.is_missing(answered(404, "NoSuchBucket"))
     assert not s3_errors.is_missing(answered(403, "AccessDenied"))
     assert not s3_errors.is_missing(FileNotFoundError())
 
