@@ -21,12 +21,12 @@ uploaded in one pass, then read back, and only then published. The role definiti
 * CONFIGURATION: a setting, connection or privilege; the message names it. Mend it, then trigger again.
 * ERR-47-01: pg_dump failed, four times; its own message follows. Look at PostgreSQL's log on the source.
 * ERR-47-02: Vault is sealed or unreachable. Unseal it, then trigger again.
-* ERR-47-03: S3 took no byte for an hour. Bring it back, then trigger again.
+* ERR-47-03: S3 refuses, or took nothing for too long. The message says which; then trigger again.
 * ERR-47-04: what S3 returned is not what was uploaded. Keep the marked object for inspection, trigger again.
-* ERR-47-06: the journal is down. The object itself may be whole; nothing is lost.
+* ERR-47-06: the journal is down. Bring it back and trigger again: what is published is read back and recorded.
 
-A failed run leaves no object that could be mistaken for a backup. Trigger the DAG by hand to try again;
-the form takes today or yesterday.
+Trigger the DAG by hand to try again; the form takes today or yesterday. Clearing single tasks of an old run
+is no substitute: it is refused, for what is exported now must not be filed under an old day.
 """
 
 from __future__ import annotations

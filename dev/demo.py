@@ -89,6 +89,9 @@ def report(store: ObjectStore, day: date) -> bool:
     if manifest is None:
         console.print(f"[red]{dump_key} is not published[/red]: read {LOG.relative_to(ROOT)}")
         return False
+    if published(store, object_key_of_day(ArtefactType.GLOBALS, day)) is None:
+        console.print("[red]the role definitions of the day are not published[/red]: trigger the DAG again")
+        return False
     rate = manifest.exported_bytes / max(manifest.export_seconds, 1e-9)
     size = f"{human_bytes(manifest.exported_bytes)} exported, {human_bytes(manifest.size_bytes)} stored"
     facts = describe(manifest) | {

@@ -118,3 +118,17 @@ def test_no_hash_but_sha3_256() -> None:
 )
 def test_the_rules_catch_what_they_name(source: str, rule: Rule) -> None:
     assert offences(source, rule)
+
+
+@pytest.mark.case("TC-NR-02")
+def test_what_verifies_and_publishes_reads_no_etag_but_to_name_a_version() -> None:
+    services = ROOT / "plugins" / "pv_backup" / "services"
+    tree = ast.parse((services / "verification.py").read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and "etag" in node.attr.lower()]
+    comparisons = [
+        ast.unparse(node)
+        for path in services.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare) and "etag" in ast.unparse(node).lower()
+    ]
+    assert comparisons == []
