@@ -38,7 +38,7 @@ def test_a_sealed_vault_stops_the_run_at_once_with_an_alert(world: AirflowWorld)
 @pytest.mark.case("TC-ERR-06")
 def test_a_journal_that_shuts_its_door_in_mid_run_prevents_success(world: AirflowWorld):
     world.fill_source()
-    run = world.start(max_export_retries=0)
+    run = world.start(max_export_retries=0, lease_s=15)
     gate = DumpGate(world, run)
     gate.waiting_dump()
 
