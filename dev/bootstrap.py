@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 VENV = ROOT / ".venv"
 LOCKS = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"]
 STAMP = VENV / ".synced"
+SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # Debian package, and the file that shows that it is there.
 POSTGRESQL = ("postgresql-15", Path("/usr/lib/postgresql/15/bin/postgres"))
 
@@ -52,7 +53,9 @@ def _sync_venv() -> None:
         _run([str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", uv.group()])
     # Where PYTHONDONTWRITEBYTECODE is set, as in many CI images, each start of Airflow would compile for 10 s.
     sync = [str(VENV / "bin" / "uv"), "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
-    _run([*sync, *map(str, LOCKS)])
+    # The machine's own certificates, where it has any: a company's mirror of PyPI is often signed by its own authority.
+    trust = ["--system-certs"] if SYSTEM_CERTIFICATES.exists() else []
+    _run([*sync, *trust, *map(str, LOCKS)])
     STAMP.write_text(wanted)
 
 
