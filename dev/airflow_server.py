@@ -34,10 +34,10 @@ def run() -> None:
         airflow.wait()
     except KeyboardInterrupt:
         print("Stopping Airflow …", flush=True)
-    _end(airflow)
+    end(airflow)
 
 
-def _end(airflow: subprocess.Popen[bytes]) -> None:
+def end(airflow: subprocess.Popen[bytes]) -> None:
     """Ask politely, once, then make certain: a scheduler that lives on would go on starting backups."""
     processes = [psutil.Process(airflow.pid)] if airflow.poll() is None else []
     processes += [child for parent in processes for child in parent.children(recursive=True)]
@@ -46,3 +46,4 @@ def _end(airflow: subprocess.Popen[bytes]) -> None:
     _, still_there = psutil.wait_procs(processes, timeout=20)
     for process in still_there:
         process.kill()
+    psutil.wait_procs(still_there, timeout=10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import requests
 
 from dev import guard
 from dev.airflow_env import UI_USER
+from dev.airflow_server import end
 from tests.system.airflow_world import AirflowWorld
 
 START_PATIENCE_S = 150
@@ -92,7 +92,7 @@ def running(world: AirflowWorld) -> Iterator[WholeAirflow]:
         client.log_in()
         yield client
     finally:
-        _end(airflow)
+        end(airflow)
 
 
 def processes_of(world: AirflowWorld) -> list[psutil.Process]:
@@ -114,14 +114,3 @@ def until(holds: Callable[[], object], *, patience_s: float, meaning: str, log: 
         tail = log.read_text(errors="replace")[-6000:]
         assert time.monotonic() < deadline, f"in {patience_s} s not true: {meaning}\n{tail}"
         time.sleep(0.5)
-
-
-def _end(airflow: subprocess.Popen[bytes]) -> None:
-    processes = [psutil.Process(airflow.pid)] if airflow.poll() is None else []
-    processes += [child for parent in processes for child in parent.children(recursive=True)]
-    if processes:
-        airflow.send_signal(signal.SIGINT)
-    _, still_there = psutil.wait_procs(processes, timeout=20)
-    for process in still_there:
-        process.kill()
-    psutil.wait_procs(still_there, timeout=10)

@@ -8,7 +8,7 @@ import pytest
 from airflow.sdk import RetryPolicy
 from airflow.sdk.definitions.retry_policy import RetryAction
 
-from pv_backup.operators.retrying import BackupRetryPolicy, next_delay
+from pv_backup.operators.retrying import BackupRetryPolicy, next_delay, tries_done
 from pv_backup.services import errors
 from pv_backup.services.errors import PvBackupError
 from pv_backup.services.settings import Settings
@@ -59,6 +59,12 @@ def test_delays_double_and_end_with_the_third_retry(try_number: int, delay_s: in
     delay = next_delay(error_of("ExportFailed"), try_number, Settings.load())
 
     assert delay == (None if delay_s is None else timedelta(seconds=delay_s))
+
+
+@pytest.mark.parametrize(("try_number", "max_tries", "tries"), [(1, 3, 1), (4, 3, 4), (5, 7, 1), (8, 7, 4)], ids=str)
+def test_a_cleared_task_gets_its_retries_anew(try_number: int, max_tries: int, tries: int):
+    """Airflow goes on counting tries over a clear, and raises max_tries by as many."""
+    assert tries_done(try_number, max_tries) == tries
 
 
 @pytest.mark.parametrize("allowed", [0, 1, 2, 3])
