@@ -59,7 +59,7 @@ def test_a_pg_dump_killed_after_parts_were_stored_leaves_no_open_upload(world):
 
 @pytest.mark.case("TC-ERR-01")
 def test_a_dump_that_the_server_ends_leaves_nothing_and_repeats_the_tools_words(world):
-    world.fill(4)
+    world.fill(16)  # more than the buffers of a connection hold, or pg_dump has it all before its session ends
 
     def end_the_session():
         with psycopg.connect(world.source.superuser_dsn) as connection:
