@@ -67,10 +67,12 @@ class Progress:
     """Counters of one stream, written by the stages and read by the reporting thread.
 
     :param label: what is being moved, as the log lines name it.
+    :param downloads: nothing is stored by this stream, so its lines do not speak of it.
     """
 
-    def __init__(self, *, label: str) -> None:
+    def __init__(self, *, label: str, downloads: bool = False) -> None:
         self.label = label
+        self._downloads = downloads
         self.read_bytes = 0
         self.stored_bytes = 0
         self.part_number = 0
@@ -83,17 +85,17 @@ class Progress:
         return time.monotonic() - self._started
 
     def report(self) -> None:
-        """Log bytes, rate since the last line, elapsed time and part number."""
+        """Log bytes, rate since the last line, elapsed time, and for an upload what is stored and the part number."""
         now = time.monotonic()
         then, before = self._last_report
         rate = (self.read_bytes - before) / max(now - then, 1e-9)
         self._last_report = (now, self.read_bytes)
+        stored = "" if self._downloads else f"{human_bytes(self.stored_bytes)} stored, part {self.part_number}, "
         log.info(
-            "%s: %s read, %s stored, part %d, %s/s, %s elapsed",
+            "%s: %s read, %s%s/s, %s elapsed",
             self.label,
             human_bytes(self.read_bytes),
-            human_bytes(self.stored_bytes),
-            self.part_number,
+            stored,
             human_bytes(rate),
             human_duration(self.elapsed_s),
         )

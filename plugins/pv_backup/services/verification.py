@@ -89,7 +89,7 @@ def verify_object(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expe
     # Asked before the download: S3's own encryption may hang on the same Vault, and ERR-47-02 is due in seconds.
     with wiped(keys.unwrap(there.metadata.get("wrapped_dek", ""))):
         pass
-    progress = Progress(label=f"reading back {key}")
+    progress = Progress(label=f"reading back {key}", downloads=True)
     with progress.reporting(), open_artefact(store, keys, key, progress) as artefact:
         _compare_header(artefact.header, there.metadata, key, expected)
         hasher = Sha3()

@@ -80,3 +80,12 @@ def test_an_action_that_raises_ends_the_ticker_aloud_and_not_the_work(caplog):
         assert called.wait(5)
     assert "doomed stopped ticking" in caplog.text
     assert "no more" in caplog.text
+
+
+def test_a_download_does_not_speak_of_parts(caplog):
+    caplog.set_level("INFO")
+    progress = Progress(label="reading back 2026/11/backup_20261122.enc", downloads=True)
+    progress.read_bytes = 3 * 1024 * 1024
+    progress.report()
+    assert "3.0 MiB read, " in caplog.text
+    assert "stored" not in caplog.text
