@@ -16,19 +16,8 @@ import pytest
 
 from pv_backup.services.errors import ConfigurationError, FailClosedError
 from pv_backup.services.key_wrapping import KeyWrapper, new_dek
-from tests.integration.vault_world import KEY, Connect, Engine, address_nobody_listens_at, hook_maker, own_engine
+from tests.integration.vault_world import KEY, Connect, Engine, address_nobody_listens_at
 from tests.support.servers import TestStack
-
-
-@pytest.fixture
-def engine(stack: TestStack) -> Iterator[Engine]:
-    with own_engine(stack.vault.client()) as engine:
-        yield engine
-
-
-@pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
-    return hook_maker(monkeypatch)
 
 
 @pytest.fixture

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 
 import pytest
 
 from pv_backup.services.errors import IntegrityError
 from pv_backup.services.key_wrapping import WrappedKeyRefused, new_dek, wiped
-from tests.integration.vault_world import KEY, Connect, Engine, hook_maker, own_engine
+from tests.integration.vault_world import KEY, Connect, Engine
 from tests.support.servers import TestStack
-
-
-@pytest.fixture
-def engine(stack: TestStack) -> Iterator[Engine]:
-    with own_engine(stack.vault.client()) as engine:
-        yield engine
-
-
-@pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
-    return hook_maker(monkeypatch)
 
 
 @pytest.mark.case("TC-INV-02", "TC-INV-03")

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 
 from pv_backup.operators.retrying import next_delay, tries_done
 from pv_backup.operators.workbench import ConnectionIds, build_workbench, journal_hook, load_settings
-from pv_backup.services.errors import AttemptPublished, LeaseLost, PvBackupError, RunAlive
+from pv_backup.services.errors import AttemptPublished, LeaseLost, RunAlive, explain
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -90,8 +90,7 @@ class BackupStepOperator(BaseOperator):
     def _fail_attempt(self, backup_id: str, error: BaseException) -> None:
         from pv_backup.services.state import StateMachine
 
-        code = error.code if isinstance(error, PvBackupError) else "UNEXPECTED"
-        text = error.what if isinstance(error, PvBackupError) else f"{type(error).__name__}: {error}"
+        code, text, _ = explain(error)
         machine = StateMachine(journal_hook(self.connections).sessions())
         machine.fail(backup_id, error_code=code, error_text=text, lease=self._lease)
 

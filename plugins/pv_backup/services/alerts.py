@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from pv_backup.services.errors import DayClosed, PvBackupError, RunAlive
+from pv_backup.services.errors import DayClosed, RunAlive, explain
 from pv_backup.services.journal import Audit
 
 log = logging.getLogger(__name__)
@@ -47,12 +47,8 @@ class Alert:
     def from_error(
         cls, error: BaseException, *, dag_id: str, day: str, backup_id: str | None = None, run_url: str = ""
     ) -> Alert:
-        """Say of any error what the alert needs; one that is not ours is a bug, and says so."""
-        if isinstance(error, PvBackupError):
-            code, cause, next_step = error.code, error.what, error.remedy
-        else:
-            code, cause = "UNEXPECTED", f"{type(error).__name__}: {error}"
-            next_step = "read the task's log; this error was not foreseen, report it with the log"
+        """Say of any error what the alert needs."""
+        code, cause, next_step = explain(error)
         # These two mean that the day is in good hands, often in answer to a person who is awake.
         plain = isinstance(error, RunAlive | DayClosed)
         return cls(Level.WARNING if plain else Level.CRITICAL, code, dag_id, day, cause, next_step, backup_id, run_url)

@@ -141,3 +141,17 @@ class UploadFailed(PvBackupError):
     """No part completed for ``timeout_upload_s``; the retries happened inside the attempt already."""
 
     code = "ERR-47-03"
+
+
+class WorkerDied(PvBackupError):
+    """A worker's lease ran out before its backup was published; reconciliation says so in its stead."""
+
+    code = "ERR-47-08"
+
+
+def explain(error: BaseException) -> tuple[str, str, str]:
+    """Code, cause and next step of any error; one that is not ours was not foreseen, and says so."""
+    if isinstance(error, PvBackupError):
+        return error.code, error.what, error.remedy
+    next_step = "read the task's log; this error was not foreseen, report it with the log"
+    return "UNEXPECTED", f"{type(error).__name__}: {error}", next_step

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from pv_backup.services.errors import IntegrityError
+from pv_backup.services.errors import IntegrityError, PvBackupError, WorkerDied
 from pv_backup.services.lease_keeper import LeaseKeeper
 from pv_backup.services.manifest import published
+from pv_backup.services.models import Outcome
 from pv_backup.services.state import Attempt
 from pv_backup.services.verification import read_back
 from pv_backup.services.workbench import Workbench
 
 log = logging.getLogger(__name__)
-
-WORKER_DIED = "ERR-47-08"
-_DEATH = "the worker died: its lease ran out before the backup was published"
 
 
 def settle_dead_run(bench: Workbench, backup_id: str) -> None:
@@ -31,28 +29,27 @@ def settle_dead_run(bench: Workbench, backup_id: str) -> None:
 
 def settle(bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> None:
     """Settle an attempt whose lease we hold, and say so in log and audit."""
-    error: IntegrityError | None = None
     with keeper:
-        is_published = is_own_backup(bench, attempt)
-        if is_published:
-            try:
-                read_back(bench, attempt, keeper)
-            except IntegrityError as found:
-                error = found
-        else:
-            bench.store.abort_open_uploads(attempt.object_key)
-    if error is not None:
-        outcome, code, text = "FAILED", error.code, error.what
-    elif is_published:
-        outcome, code, text = "SUCCESS", "", "its worker died after publishing; read back and equal"
-    else:
-        outcome, code, text = "FAILED", WORKER_DIED, _DEATH
-    if outcome == "SUCCESS":
+        failure = _failure_of(bench, attempt, keeper)
+    if failure is None:
+        outcome, why = Outcome.SUCCESS, "published, read back and equal; only its success was not recorded"
         bench.machine.succeed(keeper.lease)
     else:
-        bench.machine.fail(attempt.backup_id, error_code=code, error_text=text, lease=keeper.lease)
-    bench.audit.record("settled", backup_id=attempt.backup_id, details={"outcome": outcome, "why": text})
-    log.warning("%s %s settled as %s: %s", attempt.artefact_type, attempt.day, outcome, text)
+        outcome, why = Outcome.FAILED, failure.what
+        bench.machine.fail(attempt.backup_id, error_code=failure.code, error_text=why, lease=keeper.lease)
+    bench.audit.record("settled", backup_id=attempt.backup_id, details={"outcome": outcome, "why": why})
+    log.warning("%s %s settled as %s: %s", attempt.artefact_type, attempt.day, outcome, why)
+
+
+def _failure_of(bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> PvBackupError | None:
+    if not is_own_backup(bench, attempt):
+        bench.store.abort_open_uploads(attempt.object_key)
+        return WorkerDied("the worker died: its lease ran out before the backup was published")
+    try:
+        read_back(bench, attempt, keeper)
+    except IntegrityError as error:
+        return error
+    return None
 
 
 def is_own_backup(bench: Workbench, attempt: Attempt) -> bool:
