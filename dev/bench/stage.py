@@ -29,25 +29,20 @@ def main() -> None:
     from pv_backup.services.database import sessions_for
     from pv_backup.services.export_sources import DumpSource
     from pv_backup.services.exporting import ArtefactExport
-    from pv_backup.services.journal import Audit
-    from pv_backup.services.leases import Leases
     from pv_backup.services.postgres import Server
     from pv_backup.services.run_start import start_attempt
     from pv_backup.services.settings import Settings
     from pv_backup.services.standalone import keys_from_environment, store_from_environment
-    from pv_backup.services.state import StateMachine
     from pv_backup.services.verification import Expected, verify_object
     from pv_backup.services.workbench import Workbench
 
     settings = Settings.load()
     sessions = sessions_for(os.environ["BENCH_JOURNAL_DSN"])
-    bench = Workbench(
+    bench = Workbench.over(
         settings,
-        store_from_environment(settings),
-        keys_from_environment(settings),
-        StateMachine(sessions),
-        Leases(sessions),
-        Audit(sessions),
+        store=store_from_environment(settings),
+        keys=keys_from_environment(settings),
+        sessions=sessions,
     )
     server = Server({key: str(value) for key, value in conninfo_to_dict(os.environ["BENCH_SOURCE_DSN"]).items()})
     servers = {name: psutil.Process(int(pid)) for name, pid in json.loads(os.environ["BENCH_SERVERS"]).items()}

@@ -22,9 +22,7 @@ from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.database import engine_for
 from pv_backup.services.export_sources import DumpSource, ExportSource
 from pv_backup.services.exporting import ArtefactExport
-from pv_backup.services.journal import Audit
 from pv_backup.services.key_wrapping import TransitKeyWrapper
-from pv_backup.services.leases import Leases
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.pipeline import Streamed
@@ -33,7 +31,7 @@ from pv_backup.services.publication import publish
 from pv_backup.services.run_start import start_attempt
 from pv_backup.services.s3_client import CLIENT_OPTIONS
 from pv_backup.services.settings import Settings
-from pv_backup.services.state import Attempt, StateMachine
+from pv_backup.services.state import Attempt
 from pv_backup.services.verification import read_back
 from pv_backup.services.workbench import Workbench
 from tests.integration.bucket_view import BucketView
@@ -181,13 +179,8 @@ def backup_world(
         kms_key_id=SSE_KEY,
         timeout_s=rules.timeout_upload_s,
     )
-    bench = Workbench(
-        rules,
-        store,
-        TransitKeyWrapper(client=vault, key_name=TRANSIT_KEY),
-        StateMachine(sessions),
-        Leases(sessions),
-        Audit(sessions),
+    bench = Workbench.over(
+        rules, store=store, keys=TransitKeyWrapper(client=vault, key_name=TRANSIT_KEY), sessions=sessions
     )
     try:
         yield BackupWorld(

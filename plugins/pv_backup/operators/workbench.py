@@ -77,9 +77,6 @@ def build_workbench(ids: ConnectionIds, settings: Settings) -> Workbench:
     """
     from pv_backup.hooks.backup_store import BackupStoreHook
     from pv_backup.hooks.vault_transit import VaultTransitHook
-    from pv_backup.services.journal import Audit
-    from pv_backup.services.leases import Leases
-    from pv_backup.services.state import StateMachine
     from pv_backup.services.workbench import Workbench
 
     with _named_connection(ids.store):
@@ -88,7 +85,7 @@ def build_workbench(ids: ConnectionIds, settings: Settings) -> Workbench:
         keys = VaultTransitHook(vault_conn_id=ids.vault).key_wrapper(settings.transit_key)
     with _named_connection(ids.journal):
         sessions = journal_hook(ids).sessions()
-    return Workbench(settings, store, keys, StateMachine(sessions), Leases(sessions), Audit(sessions))
+    return Workbench.over(settings, store=store, keys=keys, sessions=sessions)
 
 
 @contextmanager

@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     :ivar kms_key_id: the key of S3's own encryption, ``SSEKMSKeyId``.
     :ivar transit_key: the Vault Transit key that wraps the DEKs.
     :ivar pg_bin_dir: where pg_dump and its kin are, when it is not the PATH that finds the right ones.
+    :ivar wal_directory: where pg_receivewal writes, on the workers of queue `pv_backup_wal`.
+    :ivar staging_directory: where a cluster with extra tablespaces is staged; None takes the worker's temporary one.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
@@ -85,6 +87,8 @@ class Settings(BaseSettings):
     kms_key_id: _Name
     transit_key: _Name
     pg_bin_dir: Path | None = None
+    wal_directory: Path = Path("/var/wal-archive")
+    staging_directory: Path | None = None
 
     @classmethod
     def load(cls, extra: Mapping[str, str] | None = None) -> Self:

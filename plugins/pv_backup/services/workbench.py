@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
-from pv_backup.services.journal import Audit
+from sqlalchemy.orm import Session, sessionmaker
+
+from pv_backup.services.journal import Audit, Journal
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.lease_keeper import LeaseKeeper
 from pv_backup.services.leases import Lease, Leases
@@ -23,6 +26,12 @@ class Workbench:
     machine: StateMachine
     leases: Leases
     audit: Audit
+    journal: Journal
+
+    @classmethod
+    def over(cls, settings: Settings, *, store: ObjectStore, keys: KeyWrapper, sessions: sessionmaker[Session]) -> Self:
+        """Set everything out that the journal database serves, on one pool of its connections."""
+        return cls(settings, store, keys, StateMachine(sessions), Leases(sessions), Audit(sessions), Journal(sessions))
 
     def keep_lease(self, backup_id: str) -> tuple[Attempt, LeaseKeeper]:
         """Take the attempt's lease over for this task, which fences a dead predecessor still at work.
