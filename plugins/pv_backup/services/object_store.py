@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,12 +19,11 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_
 from pv_backup.services import s3_errors
 from pv_backup.services.errors import (
     ConfigurationError,
-    PvBackupError,
-    ReadBackMismatch,
     RefusedError,
     StoreUnavailable,
 )
 from pv_backup.services.multipart import ArtefactUpload, Target
+from pv_backup.services.object_reader import ObjectReader, StoredObject, stored_object
 from pv_backup.services.part_sizes import part_sizes
 from pv_backup.services.progress import Progress
 
@@ -31,17 +31,6 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _SHORT_CALL_PATIENCE_S = 60.0
-_READ_CHUNK = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """What HEAD tells of an object; the ETag only ever names a version, it proves nothing (TC-NR-02)."""
-
-    key: str
-    size: int
-    etag: str
-    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -81,7 +70,7 @@ class ObjectStore:
             answer = self._short(key, lambda: self._client.head_object(Bucket=self._bucket, Key=key))
         except FileNotFoundError:
             return None
-        return StoredObject(key, int(answer["ContentLength"]), str(answer["ETag"]), dict(answer.get("Metadata", {})))
+        return stored_object(key, answer)
 
     def begin_upload(
         self,
@@ -110,12 +99,43 @@ class ObjectStore:
         """Open an object for streaming; a broken connection is resumed where it stopped."""
         return ObjectReader(store=self, key=key, timeout_s=self._timeout_s)
 
-    def get_range(self, key: str, start: int, etag: str | None) -> tuple[Any, str]:
+    def get_range(self, key: str, start: int, etag: str | None) -> tuple[Any, StoredObject]:
         """Open the body from an offset on, of that very version when its ETag is given."""
         condition = {"IfMatch": etag} if etag else {}
         ranged = {"Range": f"bytes={start}-"} if start else {}
         answer = self._client.get_object(Bucket=self._bucket, Key=key, **ranged, **condition)
-        return answer["Body"], str(answer["ETag"])
+        return answer["Body"], stored_object(key, answer)
+
+    def keys_between(self, prefix: str, first: str, last: str) -> Iterator[str]:
+        """List the keys of a prefix from one to another, both included, in their order.
+
+        :raises StoreUnavailable: if S3 does not answer.
+        """
+        # S3 begins after a key and not at one: no key lies between this text and `first`.
+        after = first[:-1] + chr(ord(first[-1]) - 1) + "~"
+        while True:
+            page = self._short(prefix, partial(self._list_page, prefix, after))
+            for entry in page.get("Contents", []):
+                after = str(entry["Key"])
+                if after > last:
+                    return
+                if after >= first:
+                    yield after
+            if not page.get("IsTruncated"):
+                return
+
+    def _list_page(self, prefix: str, after: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, StartAfter=after)
+        return answer
+
+    def patient_for(self, seconds: float) -> ObjectStore:
+        """The same bucket for work that is tried again soon anyway, and need not wait out an outage here."""
+        return ObjectStore(
+            client=self._client,
+            bucket=self._bucket,
+            kms_key_id=self._encryption["SSEKMSKeyId"],
+            timeout_s=min(seconds, self._timeout_s),
+        )
 
     def put_document(
         self, key: str, body: Mapping[str, Any], *, replace_etag: str | None, permit: Callable[[], None]
@@ -224,60 +244,3 @@ class ObjectStore:
             f"{place}: S3 refuses: {s3_errors.describe(error)}",
             remedy="check bucket, access key, KMS key and policy of the connection pv_backup_s3 (docs/security.md)",
         )
-
-
-class ObjectReader:
-    """A readable stream over one version of an object, which outlives broken connections.
-
-    It holds on to the ETag of the first answer, so that a resumed read can't be of another object.
-
-    :raises StoreUnavailable: when nothing could be read for `timeout_s`.
-    :raises ReadBackMismatch: when the object is gone or was replaced meanwhile.
-    """
-
-    def __init__(self, *, store: ObjectStore, key: str, timeout_s: float) -> None:
-        self._store = store
-        self._key = key
-        self._timeout_s = timeout_s
-        self._body: Any = None
-        self._etag: str | None = None
-        self.position = 0
-
-    def read(self, size: int) -> bytes:
-        """Read up to that many bytes; empty at the end."""
-        retrying = Retrying(
-            retry=retry_if_exception(s3_errors.may_pass),
-            wait=wait_exponential_jitter(multiplier=0.5, max=15),
-            stop=stop_after_delay(self._timeout_s),
-            before_sleep=before_sleep_log(log, logging.WARNING),
-            reraise=True,
-        )
-        try:
-            data: bytes = retrying(self._read_once, size)
-        except (ClientError, BotoCoreError, OSError) as error:
-            raise self._failure(error) from error
-        self.position += len(data)
-        return data
-
-    def chunks(self) -> Iterator[bytes]:
-        """Read on to the end, one MiB at a time."""
-        while chunk := self.read(_READ_CHUNK):
-            yield chunk
-
-    def _read_once(self, size: int) -> bytes:
-        if self._body is None:
-            self._body, self._etag = self._store.get_range(self._key, self.position, self._etag)
-        try:
-            return bytes(self._body.read(size))
-        except Exception:
-            self._body = None
-            raise
-
-    def _failure(self, error: Exception) -> PvBackupError | Exception:
-        failure = self._store.translate(self._key, error)
-        if isinstance(failure, FileNotFoundError | RefusedError):
-            return ReadBackMismatch(
-                f"s3://{self._store.bucket}/{self._key} is gone or was replaced while it was read",
-                remedy="find out who writes to the bucket besides this system; then run the day again",
-            )
-        return failure

@@ -10,6 +10,8 @@ CLIENT_OPTIONS: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     "read_timeout": 60,
     "tcp_keepalive": True,
+    # As many as wal_parallelism allows.
+    "max_pool_connections": 32,
     # The body's own SHA-256 and CRC would be computed on both ends for every byte, and neither is trusted
     # for anything here: PVB1 authenticates each segment, TLS protects the transport, and every object is
     # read back and hashed. Without them the upload costs a seventh of the client's CPU (docs/measured.md).

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pv_backup.services.envelope import ArtefactContext, Header, decrypt, read_header
+from pv_backup.services.envelope import Header, decrypt, read_header
 from pv_backup.services.errors import IntegrityError, PvBackupError, ReadBackMismatch
 from pv_backup.services.hashing import Sha3
 from pv_backup.services.key_wrapping import KeyWrapper, wiped
@@ -49,10 +49,14 @@ class Expected:
 
 @dataclass(frozen=True)
 class OpenedArtefact:
-    """An artefact being read: its header, and its plaintext, each piece authenticated before it is given."""
+    """An artefact being read: its header, and its plaintext, each piece authenticated before it is given.
+
+    :ivar metadata: what S3 keeps beside it.
+    """
 
     header: Header
     plaintext: Iterator[bytes]
+    metadata: Mapping[str, str]
 
 
 @contextmanager
@@ -72,7 +76,7 @@ def open_artefact(store: ObjectStore, keys: KeyWrapper, key: str, progress: Prog
 
     header = read_header(read)
     with wiped(keys.unwrap(header.context.wrapped_dek)) as dek:
-        yield OpenedArtefact(header, decrypt(read, header=header, dek=dek))
+        yield OpenedArtefact(header, decrypt(read, header=header, dek=dek), reader.metadata)
 
 
 def verify_object(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expected) -> None:
@@ -90,14 +94,32 @@ def verify_object(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expe
     with wiped(keys.unwrap(there.metadata.get("wrapped_dek", ""))):
         pass
     progress = Progress(label=f"reading back {key}", downloads=True)
-    with progress.reporting(), open_artefact(store, keys, key, progress) as artefact:
-        _compare_header(artefact.header, there.metadata, key, expected)
+    with progress.reporting():
+        compare_stored(store, keys, key, expected, progress=progress)
+    log.info("%s verified: %d bytes read back in %.1f s, SHA3-256 equal", key, progress.read_bytes, progress.elapsed_s)
+
+
+def compare_stored(
+    store: ObjectStore,
+    keys: KeyWrapper,
+    key: str,
+    expected: Expected,
+    *,
+    further_metadata: Mapping[str, str] | None = None,
+    progress: Progress,
+) -> None:
+    """Download, decrypt, hash and compare in one pass.
+
+    :param further_metadata: what must stand beside the object besides the header's own fields.
+    :raises IntegrityError: ERR-47-04, naming the difference.
+    """
+    with open_artefact(store, keys, key, progress) as artefact:
+        _compare_header(artefact, key, expected, further_metadata or {})
         hasher = Sha3()
         for piece in artefact.plaintext:
             hasher.update(piece)
         _same("SHA3-256", hasher.hexdigest(), expected.hash_sha3_256, key)
     _same("size in bytes", progress.read_bytes, expected.size_bytes, key)
-    log.info("%s verified: %d bytes read back in %.1f s, SHA3-256 equal", key, progress.read_bytes, progress.elapsed_s)
 
 
 def read_back(bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> None:
@@ -131,12 +153,15 @@ def _mark(store: ObjectStore, key: str, expected: Expected, error: IntegrityErro
         log.exception("%s could not be marked invalid; it stays without a manifest, thus no backup", key)
 
 
-def _compare_header(header: Header, metadata: object, key: str, expected: Expected) -> None:
-    context: ArtefactContext = header.context
+def _compare_header(
+    artefact: OpenedArtefact, key: str, expected: Expected, further_metadata: Mapping[str, str]
+) -> None:
+    header = artefact.header
+    context = header.context
     _same("backup_id in the header", context.backup_id, expected.backup_id, key)
     _same("object key in the header", context.object_key, key, key)
     _same("header tag", header.tag.hex(), expected.header_tag, key)
-    _same("S3 metadata", metadata, header.metadata, key)
+    _same("S3 metadata", artefact.metadata, header.metadata | dict(further_metadata), key)
 
 
 def _same(what: str, found: object, wanted: object, key: str) -> None:
