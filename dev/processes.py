@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -77,7 +78,7 @@ class Daemon:
             record = json.loads(self._record.read_text())
             process = psutil.Process(record["pid"])
             same = abs(process.create_time() - record["created"]) < 1
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+            return process if same and _lives(process) else None
         except (FileNotFoundError, psutil.NoSuchProcess):
             return None
 
@@ -96,3 +97,28 @@ class Daemon:
                 process.kill()
                 process.wait(timeout_s)
         self._record.unlink(missing_ok=True)
+
+    def kill_family(self, *, timeout_s: float = 10) -> None:
+        """SIGKILL for the server and for every process that it has started, as a machine that goes down would.
+
+        :raises TimeoutError: when one of them is still there after ``timeout_s`` seconds.
+        """
+        process = self.process()
+        family = [process, *process.children(recursive=True)] if process else []
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        deadline = time.monotonic() + timeout_s
+        while survivors := [member.pid for member in family if _lives(member)]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name}: processes {survivors} outlived SIGKILL by {timeout_s:.0f} s")
+            time.sleep(0.01)
+        self._record.unlink(missing_ok=True)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie has given back all it had and waits only to be counted."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dev import guard
 from dev.provisioning.databases import drop_database
+from tests.support.clusters import ClusterTemplate, SourceCluster, open_directory
 from tests.support.servers import Bucket, JournalDatabase, SourceDatabase, TestStack
 
 pytest_plugins = ["tests.case_listing"]
@@ -16,7 +19,15 @@ _STACK = pytest.StashKey[TestStack]()
 
 
 @pytest.fixture(scope="session")
-def stack(request: pytest.FixtureRequest) -> Iterator[TestStack]:
+def _guarded() -> Iterator[None]:
+    """Whatever servers the tests start end with pytest, even when it is killed."""
+    guard.start()
+    yield
+    guard.finish()
+
+
+@pytest.fixture(scope="session")
+def stack(_guarded: None, request: pytest.FixtureRequest) -> Iterator[TestStack]:
     """The running servers and their controls: ``stack.s3.kill()``, ``stack.vault.seal()``, ``stack.postgres.stop()``.
 
     A test need not undo what it stopped or sealed; :func:`_everything_up_again` does.
@@ -60,6 +71,44 @@ def source_db(stack: TestStack) -> Iterator[SourceDatabase]:
 def bucket(stack: TestStack) -> Bucket:
     """A fresh versioned bucket; it goes with the stack."""
     return stack.new_bucket()
+
+
+@pytest.fixture(scope="session")
+def cluster_template(_guarded: None) -> Iterator[ClusterTemplate]:
+    """Where clusters come from; for fixtures with another scope than :func:`source_cluster` has."""
+    template = ClusterTemplate()
+    yield template
+    template.discard()
+
+
+@pytest.fixture
+def source_cluster(cluster_template: ClusterTemplate) -> Iterator[SourceCluster]:
+    """A cluster of this test's own, WAL files of 1 MiB, received by a running pg_receivewal; 0.5 s."""
+    cluster = cluster_template.copied()
+    yield cluster
+    cluster.discard()
+
+
+@pytest.fixture
+def new_cluster(cluster_template: ClusterTemplate) -> Iterator[Callable[..., SourceCluster]]:
+    """Makes clusters that are copies of no other: ``new_cluster(wal_segment_mb=16, receiving=True)``; 1.5 s each."""
+    made: list[SourceCluster] = []
+
+    def make(*, wal_segment_mb: int = 16, receiving: bool = True) -> SourceCluster:
+        made.append(cluster_template.new(wal_segment_mb=wal_segment_mb, receiving=receiving))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.discard()
+
+
+@pytest.fixture
+def open_path(_guarded: None) -> Iterator[Path]:
+    """As ``tmp_path``, but PostgreSQL's user may pass through: for data directories that a server shall run on."""
+    directory = open_directory()
+    yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.fixture

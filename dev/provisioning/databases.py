@@ -16,6 +16,8 @@ from dev.servers.postgres import Postgres
 ROOT = Path(__file__).parents[2]
 ROLES_SQL = ROOT / "include" / "sql" / "roles.sql"
 OWNER, SERVICE, DUMP, AIRFLOW = "pv_backup_owner", "pv_backup_service", "pv_backup_dump", "airflow"
+RECEIVER = "pv_backup_receivewal"
+_Connection = psycopg.Connection[tuple[object, ...]]
 SOURCE_DB, JOURNAL_DB, AIRFLOW_DB = "source", "journal", "airflow"
 
 
@@ -26,13 +28,15 @@ def ensure_roles(postgres: Postgres, credentials: Credentials) -> None:
     """
     with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
         connection.execute(ROLES_SQL.read_text().encode())
-        for role, attributes in ((DUMP, "LOGIN SUPERUSER"), (AIRFLOW, "LOGIN")):
-            if not _exists(connection, "SELECT FROM pg_roles WHERE rolname = %s", role):
-                connection.execute(sql.SQL("CREATE ROLE {} " + attributes).format(sql.Identifier(role)))
-        for role in (OWNER, SERVICE, DUMP, AIRFLOW):
-            connection.execute(
-                sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), password_of(credentials, role))
-            )
+        for role, attributes in ((OWNER, ""), (SERVICE, ""), (AIRFLOW, ""), (DUMP, "SUPERUSER")):
+            _ensure_login(connection, role, attributes=attributes, password=password_of(credentials, role))
+
+
+def ensure_source_roles(postgres: Postgres, *, dump_password: str, receiver_password: str) -> None:
+    """Make the two roles of a server that is backed up as a whole: the one that reads it, and pg_receivewal's."""
+    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
+        _ensure_login(connection, DUMP, attributes="SUPERUSER", password=dump_password)
+        _ensure_login(connection, RECEIVER, attributes="REPLICATION", password=receiver_password)
 
 
 def password_of(credentials: Credentials, role: str) -> str:
@@ -85,5 +89,11 @@ def migrate_journal(owner_dsn: str) -> None:
     )
 
 
-def _exists(connection: psycopg.Connection[tuple[object, ...]], query: str, name: str) -> bool:
+def _ensure_login(connection: _Connection, role: str, *, attributes: str, password: str) -> None:
+    if not _exists(connection, "SELECT FROM pg_roles WHERE rolname = %s", role):
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN " + attributes).format(sql.Identifier(role)))
+    connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), password))
+
+
+def _exists(connection: _Connection, query: str, name: str) -> bool:
     return connection.execute(query, (name,)).fetchone() is not None

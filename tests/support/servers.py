@@ -49,12 +49,11 @@ class Bucket:
 
 
 class TestStack(Stack):
-    """A stack in a temporary directory, which the guard removes even when pytest is killed."""
+    """A stack in a temporary directory, which a running guard removes even when pytest is killed."""
 
     __test__ = False  # not a class of tests
 
     def __init__(self) -> None:
-        guard.start()
         home = Path(tempfile.mkdtemp(prefix="pv-backup-test-"))
         guard.watch_path(home)
         super().__init__(home=home, bucket_pattern=BUCKET_PATTERN, durable=False)
@@ -71,7 +70,6 @@ class TestStack(Stack):
         self.vault.stop()
         self.postgres.remove()
         shutil.rmtree(self.home)
-        guard.finish()
 
     def new_journal(self) -> JournalDatabase:
         """Clone the migrated template: 0.1 s, where migrating takes 2."""
