@@ -62,11 +62,13 @@ def backup_settings(
     bucket: str,
     kms_key_id: str,
     transit_key: str,
+    wal_directory: Path | None,
 ) -> dict[str, str]:
-    """The four connections and the three settings without a default (SPEC section 5).
+    """The four connections, the three settings without a default (SPEC section 5), and where pg_receivewal writes.
 
     :param source_dsn: libpq URI of the role that dumps.
     :param journal_dsn: libpq URI of the journal's service role.
+    :param wal_directory: None: no WAL is received.
     """
     vault = urlsplit(vault_address)
     connections = {
@@ -90,6 +92,7 @@ def backup_settings(
         "PV_BACKUP_BUCKET": bucket,
         "PV_BACKUP_KMS_KEY_ID": kms_key_id,
         "PV_BACKUP_TRANSIT_KEY": transit_key,
+        **({"PV_BACKUP_WAL_DIRECTORY": str(wal_directory)} if wal_directory else {}),
     }
 
 

@@ -15,17 +15,17 @@ from pathlib import Path
 from dev import airflow_env
 from dev.ports import remembered_ports
 from dev.provisioning import buckets, databases, keys
-from dev.provisioning.databases import AIRFLOW, DUMP, OWNER, SERVICE, password_of
-from dev.stack import Stack
+from dev.provisioning.databases import AIRFLOW, OWNER, SERVICE, password_of
+from dev.stack import DevelopmentStack
 
 HOME = airflow_env.ROOT / ".dev"
 ENV_FILE = HOME / "env"
 BUCKET = "pv-backup-dev"
 
 
-def development_stack() -> Stack:
-    """The stack of ``make up``: durable, and always at the same place."""
-    return Stack(home=HOME, bucket_pattern=BUCKET, durable=True)
+def development_stack() -> DevelopmentStack:
+    """The stack of ``make up``: always at the same place."""
+    return DevelopmentStack(home=HOME, bucket_pattern=BUCKET)
 
 
 def up() -> dict[str, str]:
@@ -37,6 +37,7 @@ def up() -> dict[str, str]:
     stack = development_stack()
     started = stack.start()
     buckets.ensure_bucket(stack.s3, BUCKET)
+    databases.ensure_database(stack.source.postgres, databases.SOURCE_DB)
     databases.ensure_databases(stack.postgres)
     variables = environment_of(stack)
     with ThreadPoolExecutor(max_workers=2) as pool:
@@ -49,6 +50,7 @@ def up() -> dict[str, str]:
     state = f"started {', '.join(started)} in {time.monotonic() - began:.0f} s" if started else "already running"
     print(f"The stack: {state}")
     print(f"  PostgreSQL 127.0.0.1:{stack.postgres.port}   OpenBao {stack.vault.address}   S3 {stack.s3.endpoint}")
+    print(f"  source PostgreSQL 127.0.0.1:{stack.source.postgres.port}, its WAL in {stack.source.wal_directory}")
     print("  Use it in a shell: . .dev/env")
     return variables
 
@@ -65,11 +67,12 @@ def clean() -> None:
         stack = development_stack()
         stack.stop()
         stack.postgres.remove()
+        stack.source.postgres.remove()
         shutil.rmtree(HOME)
     print("Removed .dev")
 
 
-def environment_of(stack: Stack) -> dict[str, str]:
+def environment_of(stack: DevelopmentStack) -> dict[str, str]:
     """Every variable of ``.dev/env``: Airflow's settings, the backup's, and the administrator's own access."""
     postgres, secrets = stack.postgres, stack.credentials
 
@@ -83,7 +86,7 @@ def environment_of(stack: Stack) -> dict[str, str]:
         ports=remembered_ports(HOME / "ports.json", airflow_env.API_PORT_NAMES),
     )
     backup = airflow_env.backup_settings(
-        source_dsn=dsn_of(databases.SOURCE_DB, DUMP),
+        source_dsn=stack.source.dsn_of_dump(databases.SOURCE_DB),
         journal_dsn=dsn_of(databases.JOURNAL_DB, SERVICE),
         vault_address=stack.vault.address,
         vault_token=stack.backup_token,
@@ -92,6 +95,7 @@ def environment_of(stack: Stack) -> dict[str, str]:
         bucket=BUCKET,
         kms_key_id=keys.SSE_KEY,
         transit_key=keys.TRANSIT_KEY,
+        wal_directory=stack.source.wal_directory,
     )
     standalone = airflow_env.standalone_settings(
         vault_address=stack.vault.address,
@@ -101,7 +105,7 @@ def environment_of(stack: Stack) -> dict[str, str]:
     )
     administration = {
         "PV_BACKUP_JOURNAL_OWNER_DSN": dsn_of(databases.JOURNAL_DB, OWNER),
-        "DEV_SOURCE_DSN": postgres.dsn(databases.SOURCE_DB),
+        "DEV_SOURCE_DSN": stack.source.postgres.dsn(databases.SOURCE_DB),
         "DEV_JOURNAL_DSN": postgres.dsn(databases.JOURNAL_DB),
         "DEV_S3_ENDPOINT": stack.s3.endpoint,
         "DEV_S3_BUCKET": BUCKET,

@@ -1,4 +1,4 @@
-"""The three servers together: the same stack for ``make up`` and for the tests."""
+"""The servers together: the same stack for the tests and, with a source beside it, for ``make up``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from dev.servers import seaweedfs
 from dev.servers.openbao import OpenBao
 from dev.servers.postgres import Postgres
 from dev.servers.seaweedfs import AccessKey, KmsProvider, SeaweedFs
+from dev.servers.source import SourceServer
 
 PORT_NAMES = ("postgres", "openbao", "openbao-cluster", *seaweedfs.PORT_NAMES)
 
 
 class Stack:
-    """PostgreSQL, OpenBao and SeaweedFS with all that they need to serve a backup.
+    """PostgreSQL (for the journal and Airflow), OpenBao and SeaweedFS with all that they need to serve a backup.
+
+    The role that dumps is there too, so that a test's source can be just another database of this PostgreSQL.
 
     :param home: directory of the stack; all its state lies there.
     :param bucket_pattern: the bucket that the backup user may use, ``*`` allowed (tests make a bucket each).
@@ -103,3 +106,40 @@ class Stack:
         started += ["SeaweedFS"] if self.s3.start() else []
         buckets.ensure_backup_user(self.s3, self.credentials, bucket_pattern=self.bucket_pattern)
         return started
+
+
+class DevelopmentStack(Stack):
+    """The same, durable, and a source with pg_receivewal on a PostgreSQL of its own.
+
+    The journal must survive the server that it speaks of, and each of its rows would be WAL to be shipped.
+    """
+
+    def __init__(self, *, home: Path, bucket_pattern: str) -> None:
+        super().__init__(home=home, bucket_pattern=bucket_pattern, durable=True)
+        self.source = SourceServer(
+            home=home / "source",
+            port=remembered_ports(home / "ports.json", ["source"])["source"],
+            password=self.credentials.get("source_superuser"),
+            dump_password=self.credentials.get(f"source_{databases.DUMP}"),
+            receiver_password=self.credentials.get(f"source_{databases.RECEIVER}"),
+            durable=True,
+        )
+
+    def start(self) -> list[str]:
+        """Start what does not run yet, the source at the same time as the rest.
+
+        :returns: the names of the programs that had to be started.
+        :raises PortTakenError, ServerFailedError: naming the server; the others stay up.
+        """
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            source = pool.submit(self.source.start)
+            return super().start() + source.result()
+
+    def stop(self) -> list[str]:
+        """Stop what runs; the data and the WAL files stay.
+
+        :returns: the names of the programs that ran.
+        """
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            source = pool.submit(self.source.stop)
+            return super().stop() + source.result()

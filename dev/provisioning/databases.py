@@ -45,8 +45,7 @@ def password_of(credentials: Credentials, role: str) -> str:
 
 
 def ensure_databases(postgres: Postgres) -> None:
-    """Make the three databases of the development stack."""
-    ensure_database(postgres, SOURCE_DB)
+    """Make Airflow's database and the journal."""
     ensure_database(postgres, AIRFLOW_DB, owner=AIRFLOW)
     ensure_database(postgres, JOURNAL_DB)
     grant_journal(postgres, JOURNAL_DB)

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dev import airflow_env, guard
 from dev.environment import migrate_airflow
@@ -37,6 +37,20 @@ class SourceDatabase:
     name: str
     superuser_dsn: str
     dump_dsn: str
+    wal_directory: None = None
+
+
+class Source(Protocol):
+    """What a backup reads: a database of the shared server, or a cluster with pg_receivewal on it."""
+
+    @property
+    def superuser_dsn(self) -> str: ...
+
+    @property
+    def dump_dsn(self) -> str: ...
+
+    @property
+    def wal_directory(self) -> Path | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +109,7 @@ class TestStack(Stack):
         return Bucket(name=name, admin=self.s3.client(), user=self.s3.client(self.backup_user))
 
     def airflow_environment(
-        self, *, home: Path, source: SourceDatabase, journal: JournalDatabase, bucket: Bucket
+        self, *, home: Path, source: Source, journal: JournalDatabase, bucket: Bucket
     ) -> dict[str, str]:
         """The environment of an Airflow of its own, whose metadata database is cloned from a migrated template."""
         name = _unique("airflow")
@@ -110,6 +124,7 @@ class TestStack(Stack):
             bucket=bucket.name,
             kms_key_id=keys.SSE_KEY,
             transit_key=keys.TRANSIT_KEY,
+            wal_directory=source.wal_directory,
         )
         return {**os.environ, **self._airflow_settings(home, name), **backup}
 

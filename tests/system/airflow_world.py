@@ -18,8 +18,10 @@ import psutil
 import psycopg
 
 from dev.provisioning.databases import drop_database
-from tests.support.servers import Bucket, JournalDatabase, SourceDatabase, TestStack
+from tests.support.clusters import SourceCluster
+from tests.support.servers import Bucket, JournalDatabase, Source, TestStack
 
+# The DAG that a test runs when it names none.
 DAG_ID = "pv_backup_daily_dump"
 ROOT = Path(__file__).resolve().parents[2]
 RUN_PATIENCE_S = 120
@@ -71,16 +73,16 @@ class AirflowWorld:
     """One test's Airflow, with source, journal and bucket of its own."""
 
     stack: TestStack
-    source: SourceDatabase
+    source: Source
     journal: JournalDatabase
     bucket: Bucket
     env: dict[str, str]
     folder: Path
     runs: list[DagRun] = field(default_factory=list)
 
-    def start(self, *, conf: dict[str, str] | None = None, **settings: object) -> DagRun:
-        """Start the DAG; `settings` are those of SPEC section 5, in small letters."""
-        command = [str(Path(sys.executable).parent / "airflow"), "dags", "test", DAG_ID]
+    def start(self, dag_id: str = DAG_ID, *, conf: dict[str, str] | None = None, **settings: object) -> DagRun:
+        """Start a DAG; `settings` are those of SPEC section 5, in small letters."""
+        command = [str(Path(sys.executable).parent / "airflow"), "dags", "test", dag_id]
         extra = {f"PV_BACKUP_{name.upper()}": str(value) for name, value in settings.items()}
         run = DagRun(
             command + (["--conf", json.dumps(conf)] if conf else []),
@@ -90,8 +92,8 @@ class AirflowWorld:
         self.runs.append(run)
         return run
 
-    def run(self, *, conf: dict[str, str] | None = None, **settings: object) -> Ended:
-        return self.start(conf=conf, **settings).wait()
+    def run(self, dag_id: str = DAG_ID, *, conf: dict[str, str] | None = None, **settings: object) -> Ended:
+        return self.start(dag_id, conf=conf, **settings).wait()
 
     def fill_source(self, *, megabytes: float = 1, marker: bytes = b"") -> None:
         """Add so much data that does not compress, in table `payload`, each row beginning with the marker."""
@@ -193,9 +195,13 @@ def wait_for(what: Callable[[], Any], *, run: DagRun, meaning: str, every_s: flo
 
 
 @contextmanager
-def opened(stack: TestStack, folder: Path) -> Iterator[AirflowWorld]:
-    """A world on fresh databases and a fresh bucket; its processes and databases go at the end."""
-    source, journal, bucket = stack.new_source(), stack.new_journal(), stack.new_bucket()
+def opened(stack: TestStack, folder: Path, *, cluster: SourceCluster | None = None) -> Iterator[AirflowWorld]:
+    """A world on fresh databases and a fresh bucket; its processes and databases go at the end.
+
+    :param cluster: what to back up, instead of a fresh database of the shared server.
+    """
+    journal, bucket = stack.new_journal(), stack.new_bucket()
+    source = cluster or stack.new_source()
     env = stack.airflow_environment(home=folder / "airflow", source=source, journal=journal, bucket=bucket)
     temporary = folder / "tmp"
     temporary.mkdir()
@@ -206,5 +212,5 @@ def opened(stack: TestStack, folder: Path) -> Iterator[AirflowWorld]:
         for run in world.runs:
             run.end()
         stack.restore()
-        for dsn in (source.superuser_dsn, journal.superuser_dsn):
-            drop_database(stack.postgres, dsn.rpartition("/")[2])
+        for made in [journal] if cluster else [journal, source]:
+            drop_database(stack.postgres, made.superuser_dsn.rpartition("/")[2])
