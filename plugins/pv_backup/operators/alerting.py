@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pv_backup.operators.days import day_of_run
+from pv_backup.services.alert_memory import AlertMemory
 from pv_backup.services.alerts import Alert, AuditChannel, Channel, LogChannel, raise_alert
-from pv_backup.services.errors import FormatRejected
+from pv_backup.services.errors import FormatRejected, PvBackupError
 from pv_backup.services.journal import Audit
 
 if TYPE_CHECKING:
@@ -18,24 +21,61 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def alert_of(context: Context, error: BaseException, *, backup_id: str | None, connections: ConnectionIds) -> None:
-    """Tell of an error that ended a run; whatever goes wrong here is logged and hides nothing."""
+def alert_of(
+    context: Context,
+    error: BaseException,
+    *,
+    backup_id: str | None,
+    connections: ConnectionIds,
+    incident: str = "",
+) -> None:
+    """Tell of an error that ended a run; whatever goes wrong here is logged and hides nothing.
+
+    :param incident: what the error is an occurrence of; it is then told once, until :func:`settle`.
+    """
+    ti = context["ti"]
+    alert = Alert.from_error(error, dag_id=ti.dag_id, day=_day(context), backup_id=backup_id, run_url=ti.log_url)
+    if incident:
+        alert = replace(alert, incident=f"{ti.dag_id}/{incident}")
+        if not _is_news(alert, connections):
+            log.info("%s was told already, and is not settled", alert.incident)
+            return
+        raise_alert(alert, [LogChannel()])
+    else:
+        raise_alert(alert, [LogChannel(), *_audit_channel(connections)])
+
+
+def settle(context: Context, incidents: Collection[str], *, connections: ConnectionIds) -> None:
+    """Note that these incidents of the DAG are over; what can't be noted is told once more at worst."""
     from pv_backup.operators.workbench import journal_hook
 
-    ti = context["ti"]
-    alert = Alert.from_error(
-        error,
-        dag_id=ti.dag_id,
-        day=_day(context),
-        backup_id=backup_id,
-        run_url=ti.log_url,
-    )
-    channels: list[Channel] = [LogChannel()]
+    names = [f"{context['ti'].dag_id}/{incident}" for incident in incidents]
     try:
-        channels.append(AuditChannel(Audit(journal_hook(connections).sessions())))
+        for name in AlertMemory(journal_hook(connections).sessions()).settle(names):
+            log.warning("%s is over", name)
+    except PvBackupError:
+        log.exception("incidents could not be settled")
+
+
+def _is_news(alert: Alert, connections: ConnectionIds) -> bool:
+    """Ask the audit trail, which records the alert by that; an alert whose novelty nobody knows is sent."""
+    from pv_backup.operators.workbench import journal_hook
+
+    try:
+        return AlertMemory(journal_hook(connections).sessions()).claim(alert)
     except Exception:
         log.exception("the audit trail cannot be reached; the alert stands in this log only")
-    raise_alert(alert, channels)
+        return True
+
+
+def _audit_channel(connections: ConnectionIds) -> list[Channel]:
+    from pv_backup.operators.workbench import journal_hook
+
+    try:
+        return [AuditChannel(Audit(journal_hook(connections).sessions()))]
+    except Exception:
+        log.exception("the audit trail cannot be reached; the alert stands in this log only")
+        return []
 
 
 def _day(context: Context) -> str:

@@ -72,9 +72,13 @@ class BackupStepOperator(BaseOperator):
                 self._give_up(context, error)
             raise
 
-    def _give_up(self, context: Context, error: BaseException) -> None:
+    def tell(self, context: Context, error: BaseException) -> None:
+        """Raise the alert that a failure for good deserves."""
         from pv_backup.operators.alerting import alert_of
 
+        alert_of(context, error, backup_id=self.failed_backup_id(), connections=self.connections)
+
+    def _give_up(self, context: Context, error: BaseException) -> None:
         backup_id = self.failed_backup_id()
         try:
             if backup_id is not None and not isinstance(error, _NOT_OURS_TO_FAIL):
@@ -85,7 +89,7 @@ class BackupStepOperator(BaseOperator):
                 "backup %s could not be recorded as FAILED; the next run of its day settles it", backup_id
             )
         finally:
-            alert_of(context, error, backup_id=backup_id, connections=self.connections)
+            self.tell(context, error)
 
     def _fail_attempt(self, backup_id: str, error: BaseException) -> None:
         from pv_backup.services.state import StateMachine

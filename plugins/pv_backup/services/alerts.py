@@ -32,6 +32,7 @@ class Alert:
     :ivar cause: what happened.
     :ivar next_step: what the reader should do.
     :ivar run_url: where the run can be looked at, empty outside Airflow.
+    :ivar incident: what goes on until it is settled, so that it is told once; empty: every alert is news.
     """
 
     level: Level
@@ -42,6 +43,7 @@ class Alert:
     next_step: str
     backup_id: str | None = None
     run_url: str = ""
+    incident: str = ""
 
     @classmethod
     def from_error(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from enum import StrEnum
+from typing import Final
 
 
 class ArtefactType(StrEnum):
@@ -31,6 +32,14 @@ def object_key_of_day(artefact_type: ArtefactType, day: date) -> str:
     if stem is None:
         raise ValueError(f"{artefact_type} artefacts have no day")
     return f"{day:%Y/%m}/{stem}_{day:%Y%m%d}.enc"
+
+
+WAL_PREFIX: Final = "wal/"
+
+
+def wal_object_key(name: str) -> str:
+    """Name the object of a WAL file, so that recovery finds it by the name that PostgreSQL asks for."""
+    return f"{WAL_PREFIX}{name}.enc"
 
 
 def manifest_key(object_key: str) -> str:

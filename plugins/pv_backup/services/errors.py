@@ -76,6 +76,30 @@ class ReadBackMismatch(IntegrityError):
     """What S3 returned is not what was uploaded (INV-47-04)."""
 
 
+class WalDamaged(IntegrityError):
+    """A WAL file that PostgreSQL cannot have written like this, or its object that does not open."""
+
+    code = "WAL-DAMAGED"
+
+
+class WalConflict(IntegrityError):
+    """A WAL file and the object of its name are both whole, and differ: two clusters, or two histories."""
+
+    code = "WAL-CONFLICT"
+
+
+class WalGap(IntegrityError):
+    """WAL is missing between what was shipped and what is there; no later WAL file mends that."""
+
+    code = "WAL-GAP"
+
+
+class ReceiverDown(PvBackupError):
+    """pg_receivewal does not receive what the source writes, so nothing reaches the WAL directory."""
+
+    code = "WAL-RECEIVER"
+
+
 class ConfigurationError(PvBackupError):
     """A setting, connection or privilege is missing or wrong; nothing was started."""
 

@@ -81,6 +81,15 @@ class Journal:
         standing = select(BackupJournalEvent.outcome).where(BackupJournalEvent.backup_id == event.backup_id)
         return Outcome(session.execute(standing).scalar_one())
 
+    def record(self, event: JournalEvent) -> Outcome:
+        """Add an outcome that no row goes with, in a transaction of its own.
+
+        :returns: the outcome that stands.
+        :raises JournalUnavailable: ERR-47-06.
+        """
+        with transaction(self._sessions, f"journaling {event.object_key}") as session:
+            return self.write(session, event)
+
     def event_of(self, backup_id: str) -> BackupJournalEvent | None:
         """What the journal says of an attempt, None while it has not ended.
 

@@ -75,13 +75,13 @@ def stream(
         for piece in compressed:
             check()
             hasher.update(piece)
-            for segment in _fail_closed(envelope.update, piece):
+            for segment in fail_closed(envelope.update, piece):
                 emit(segment)
-    emit(_fail_closed(envelope.finish))
+    emit(fail_closed(envelope.finish))
     return Streamed(hasher.hexdigest(), size, progress.read_bytes)
 
 
-def _fail_closed(encrypt: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+def fail_closed(encrypt: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Whatever goes wrong while encrypting is ERR-47-02; its own chain may hold key material and ends here."""
     try:
         return encrypt(*args, **kwargs)

@@ -1,0 +1,278 @@
+"""Ship one WAL file: encrypted under a key of its own, uploaded, read back, journaled, and only then removed (SPEC F2).
+
+Each step may be the last before a crash, and the next run does the rest: an object that is there already is
+opened and its decompressed bytes are compared with the file. The same is done, damaged is replaced, different
+is an integrity error that keeps both.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from pv_backup.services.artefacts import ArtefactType, wal_object_key
+from pv_backup.services.compression import Compressor, decompress
+from pv_backup.services.envelope import ArtefactContext, EnvelopeWriter, Header, new_iv
+from pv_backup.services.errors import IntegrityError, RefusedError, WalConflict, WalDamaged
+from pv_backup.services.hashing import Sha3
+from pv_backup.services.journal import JournalEvent
+from pv_backup.services.key_wrapping import new_dek, wiped
+from pv_backup.services.models import Outcome
+from pv_backup.services.part_sizes import MEBIBYTE
+from pv_backup.services.pipeline import fail_closed
+from pv_backup.services.progress import Progress
+from pv_backup.services.timestamps import rfc3339
+from pv_backup.services.verification import Expected, OpenedArtefact, compare_stored, open_artefact
+from pv_backup.services.wal import branch_of
+from pv_backup.services.wal_spool import KEEP_FILE, WalFile, WalSpool, segment_header
+from pv_backup.services.workbench import Workbench
+
+log = logging.getLogger(__name__)
+
+SYSTEM_IDENTIFIER: Final = "system_identifier"
+HASH: Final = "hash_sha3_256"
+_READ_BYTES: Final = MEBIBYTE
+# A segment of the usual 16 MiB is one PutObject, which leaves nothing behind when its worker dies.
+_PART_BYTES: Final = 90 * MEBIBYTE
+_BOTH_KEPT: Final = (
+    "both are kept: find out which cluster wrote each (system_identifier in the object's metadata), "
+    "then move the file away, or point this cluster at a bucket of its own"
+)
+
+
+class Fate(StrEnum):
+    """What became of a file."""
+
+    SHIPPED = "shipped"
+    ALREADY_THERE = "already there"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """A file that is out of the queue.
+
+    :ivar size_bytes: of its object.
+    :ivar damage: why an object that was there had to be replaced.
+    """
+
+    file: WalFile
+    fate: Fate
+    size_bytes: int
+    damage: IntegrityError | None = None
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A file's compressed bytes, whose hash its object's metadata carries from the start."""
+
+    pieces: list[bytes]
+    hash_sha3_256: str
+    system_identifier: str
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.pieces))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What stands beside the header's four fields: without a manifest, HEAD must tell whose bytes these are."""
+        return {HASH: self.hash_sha3_256, SYSTEM_IDENTIFIER: self.system_identifier}
+
+
+class WalShipper:
+    """Ships single files, from as many threads at once as the caller likes.
+
+    :param system_identifier: of the cluster, for histories, which do not carry it as segments do.
+    """
+
+    def __init__(self, *, bench: Workbench, spool: WalSpool, system_identifier: str) -> None:
+        self._bench = bench
+        self._spool = spool
+        self._system_identifier = system_identifier
+
+    def ship(self, file: WalFile, *, expected_there: bool) -> Shipment:
+        """Bring one file into the bucket, verified and journaled, and remove it.
+
+        :param expected_there: that a listing has shown an object of this name.
+        :raises WalConflict: if the object there opens and is another one.
+        :raises WalDamaged: if the file itself is not what its name says.
+        :raises IntegrityError: ERR-47-04, if what was just uploaded does not read back; the next run replaces it.
+        :raises UploadFailed, StoreUnavailable, FailClosedError, JournalUnavailable: the file waits.
+        """
+        key = wal_object_key(file.name)
+        packed = self._pack(file)
+        there = self._bench.store.head(key) if expected_there else None
+        event, damage = None, None
+        if there is not None:
+            try:
+                event = self._event_if_same(file, key, packed)
+            except WalDamaged as error:
+                damage = error
+        fate = Fate.SHIPPED if there is None else Fate.REPLACED if damage else Fate.ALREADY_THERE
+        try:
+            event = event or self._upload(key, packed, replace_etag=there.etag if there else None)
+        except RefusedError:
+            if there is not None:
+                raise
+            # It came while we packed, from a worker that was thought dead.
+            return self.ship(file, expected_there=True)
+        self._bench.journal.record(event)
+        self._spool.remove(file)
+        log.info("%s %s: %d bytes, stored as %d", file.name, fate, file.size, event.size_bytes)
+        return Shipment(file, fate, event.size_bytes or 0, damage)
+
+    def _pack(self, file: WalFile) -> _Packed:
+        """Compress the file, and refuse one whose first page contradicts its name."""
+        system_identifier = self._system_identifier
+        if (segment := file.segment) is not None:
+            header = segment_header(file.path)
+            # A timeline's first segment begins with pages of its parent.
+            if (
+                header is None
+                or (header.address, header.segment_bytes) != (segment.start(header.segment_bytes), file.size)
+                or header.timeline > segment.timeline
+            ):
+                raise WalDamaged(
+                    f"{file.path} is not the segment that its name says, or not whole: {header}, {file.size} bytes",
+                    remedy=KEEP_FILE,
+                )
+            system_identifier = header.system_identifier
+        elif branch_of(file.path.read_text(errors="replace")) is None:
+            raise WalDamaged(f"{file.path} is no timeline history", remedy=KEEP_FILE)
+        compressor, hasher, pieces = Compressor(), Sha3(), []
+        with file.path.open("rb") as source:
+            while chunk := source.read(_READ_BYTES):
+                pieces.append(compressor.update(chunk))
+        pieces.append(compressor.finish())
+        for piece in pieces:
+            hasher.update(piece)
+        return _Packed(pieces, hasher.hexdigest(), system_identifier)
+
+    def _upload(self, key: str, packed: _Packed, *, replace_etag: str | None) -> JournalEvent:
+        """Encrypt, upload, read back."""
+        store, progress = self._bench.store, Progress(label=key)
+        if packed.size > _PART_BYTES:
+            store.abort_open_uploads(key)
+        dek = new_dek()
+        with wiped(dek):
+            envelope = self._envelope(key, dek)
+            header = envelope.header
+            upload = store.begin_upload(
+                key,
+                metadata=header.metadata | packed.metadata,
+                replace_etag=replace_etag,
+                part_bytes=_PART_BYTES,
+                expected_bytes=packed.size,
+                progress=progress,
+            )
+            try:
+                upload.write(header.raw)
+                for piece in packed.pieces:
+                    for segment in fail_closed(envelope.update, piece):
+                        upload.write(segment)
+                upload.write(fail_closed(envelope.finish))
+                upload.complete(permit=_freely)
+            except BaseException:
+                upload.abort()
+                raise
+        size = progress.stored_bytes
+        expected = Expected(header.context.backup_id, packed.hash_sha3_256, size, header.tag.hex())
+        compare_stored(
+            store,
+            self._bench.keys,
+            key,
+            expected,
+            further_metadata=packed.metadata,
+            progress=Progress(label=key, downloads=True),
+        )
+        return _event(header, packed.hash_sha3_256, size)
+
+    def _envelope(self, key: str, dek: bytearray) -> EnvelopeWriter:
+        wrapped = self._bench.keys.wrap(dek)
+        context = ArtefactContext(
+            backup_id=str(uuid4()),
+            backup_type=ArtefactType.WAL,
+            object_key=key,
+            created_at=rfc3339(datetime.now(UTC)),
+            compression="zstd",
+            wrapped_dek=wrapped.wrapped_dek,
+            k_backup_version=wrapped.k_backup_version,
+        )
+        return EnvelopeWriter(dek=dek, iv=new_iv(), context=context)
+
+    def _event_if_same(self, file: WalFile, key: str, packed: _Packed) -> JournalEvent:
+        """The journal event of the object that is there, if it is this file's.
+
+        :raises WalDamaged: if it does not open, or its metadata is not what its header says.
+        :raises WalConflict: if it opens and is another file's, or another cluster's.
+        """
+        hasher, progress = Sha3(), Progress(label=key, downloads=True)
+        try:
+            with open_artefact(self._bench.store, self._bench.keys, key, progress) as artefact:
+                same = _equals(_plain(artefact, hasher), file.path)
+        except IntegrityError as error:
+            raise _damaged(key, error.what) from error
+        header = artefact.header
+        if header.context.object_key != key:
+            raise _damaged(key, f"it is the artefact of {header.context.object_key}, copied here")
+        stored_identifier = artefact.metadata.get(SYSTEM_IDENTIFIER)
+        # A segment's own bytes name its cluster; a history's do not.
+        foreign = file.segment is None and stored_identifier not in (None, packed.system_identifier)
+        if foreign or not same:
+            raise WalConflict(
+                f"{key} is another file than {file.path}: cluster {stored_identifier} wrote it, "
+                f"cluster {packed.system_identifier} wrote the file",
+                remedy=_BOTH_KEPT,
+            )
+        if artefact.metadata != header.metadata | packed.metadata | {HASH: hasher.hexdigest()}:
+            raise _damaged(key, "its metadata is not what its header and bytes say")
+        return _event(header, hasher.hexdigest(), progress.read_bytes)
+
+
+def _plain(artefact: OpenedArtefact, hasher: Sha3) -> Iterator[bytes]:
+    def hashed() -> Iterator[bytes]:
+        for piece in artefact.plaintext:
+            hasher.update(piece)
+            yield piece
+
+    return decompress(hashed()) if artefact.header.context.compression == "zstd" else hashed()
+
+
+def _equals(pieces: Iterator[bytes], path: Path) -> bool:
+    """Compare to the end, also past the first difference: only an object that opens as a whole is another one."""
+    same = True
+    with path.open("rb") as file:
+        for piece in pieces:
+            same = same and file.read(len(piece)) == piece
+        return same and not file.read(1)
+
+
+def _event(header: Header, hash_sha3_256: str, size_bytes: int) -> JournalEvent:
+    return JournalEvent(
+        backup_id=header.context.backup_id,
+        artefact_type=ArtefactType.WAL,
+        day=None,
+        outcome=Outcome.SUCCESS,
+        object_key=header.context.object_key,
+        hash_sha3_256=hash_sha3_256,
+        size_bytes=size_bytes,
+        k_backup_version=header.context.k_backup_version,
+    )
+
+
+def _damaged(key: str, what: str) -> WalDamaged:
+    return WalDamaged(
+        f"the object {key} is damaged: {what}",
+        remedy="it was replaced from the file, which was still there; find out who or what changed it",
+    )
+
+
+def _freely() -> None:
+    """Nobody's lease is needed: the key must be free, or hold the damaged object still."""

@@ -1,0 +1,180 @@
+"""The directory into which pg_receivewal writes: the queue of WAL shipping (SPEC F2).
+
+A file leaves it only when its object was verified and journaled, so the directory needs no other record
+of what is still to do. Files are taken as they are and never changed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pv_backup.services.errors import ConfigurationError, RunAlive, WalDamaged
+from pv_backup.services.wal import SegmentName, is_wal_name
+
+PARTIAL: Final = ".partial"
+_NOTE: Final = ".pv_backup.json"
+_LOCK: Final = ".pv_backup.lock"
+KEEP_FILE: Final = "keep the file for inspection, find out who wrote it, and take a base backup now"
+_REMEDY: Final = (
+    "set PV_BACKUP_WAL_DIRECTORY to the directory of pg_receivewal, and serve queue pv_backup_wal on its host only"
+)
+
+# XLogLongPageHeaderData (src/include/access/xlog_internal.h, PostgreSQL 15): magic, info, timeline, address,
+# rem_len, padding, system identifier, segment size, page size.
+_PAGE_HEADER: Final = struct.Struct("=HHIQI4xQII")
+_MAGIC_15: Final = 0xD110
+_LONG_HEADER: Final = 0x0002
+
+
+@dataclass(frozen=True)
+class WalFile:
+    """A finished file.
+
+    :ivar finished_at: Unix seconds of its last write.
+    :ivar size: bytes.
+    """
+
+    path: Path
+    finished_at: float
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The file's name, which is its name in the bucket too."""
+        return self.path.name
+
+    @property
+    def segment(self) -> SegmentName | None:
+        """Which segment it is, None for a timeline history."""
+        return SegmentName.parse(self.name)
+
+
+@dataclass(frozen=True)
+class SegmentHeader:
+    """What the first page of a segment says of it.
+
+    :ivar address: LSN of its first byte.
+    """
+
+    timeline: int
+    address: int
+    system_identifier: str
+    segment_bytes: int
+
+
+def segment_header(path: Path) -> SegmentHeader | None:
+    """Read a segment's first page header, None if there is none yet (a `.partial` that was just made).
+
+    :raises WalDamaged: if these are not the first bytes of a segment of PostgreSQL 15.
+    """
+    with path.open("rb") as file:
+        raw = file.read(_PAGE_HEADER.size)
+    if len(raw) == _PAGE_HEADER.size and not any(raw) and path.suffix == PARTIAL:
+        return None
+    if len(raw) < _PAGE_HEADER.size:
+        raise WalDamaged(f"{path} is cut: it has {len(raw)} bytes", remedy=KEEP_FILE)
+    magic, info, timeline, address, _, system_identifier, segment_bytes, _ = _PAGE_HEADER.unpack(raw)
+    if magic != _MAGIC_15 or not info & _LONG_HEADER:
+        raise WalDamaged(f"{path} does not begin like a WAL segment of PostgreSQL 15", remedy=KEEP_FILE)
+    return SegmentHeader(timeline, address, str(system_identifier), segment_bytes)
+
+
+class WalSpool:
+    """Lists, marks and removes the files of one directory.
+
+    :param directory: where pg_receivewal writes, mode 0700.
+    """
+
+    def __init__(self, *, directory: Path) -> None:
+        self.directory = directory
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let one process at a time ship: a second one would do the same work twice.
+
+        :raises RunAlive: if another one is at it.
+        :raises ConfigurationError: if the directory can't be used.
+        """
+        with self._naming_errors():
+            descriptor = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunAlive(
+                f"another process ships WAL out of {self.directory}", remedy="wait for it; the files are in its hands"
+            ) from None
+        else:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def files(self) -> list[WalFile]:
+        """The finished files, histories first, then segments in the order in which they were written.
+
+        :raises ConfigurationError: if the directory can't be read, or pg_receivewal compresses into it.
+        """
+        found: list[WalFile] = []
+        with self._naming_errors(), os.scandir(self.directory) as entries:
+            for entry in entries:
+                if is_wal_name(entry.name):
+                    status = entry.stat()
+                    found.append(WalFile(Path(entry.path), status.st_mtime, status.st_size))
+                elif SegmentName.parse(entry.name.partition(".")[0]) and entry.name.endswith((".gz", ".lz4")):
+                    raise ConfigurationError(
+                        f"{entry.path} is compressed by pg_receivewal: such files would never be shipped",
+                        remedy="start pg_receivewal without --compress, and decompress what it wrote in its place",
+                    )
+        return sorted(found, key=lambda file: (file.segment is not None, file.name))
+
+    def contains(self, name: str) -> bool:
+        """Whether a finished file of this name is there."""
+        return (self.directory / name).exists()
+
+    def any_header(self) -> SegmentHeader | None:
+        """The header of a segment that is there, the one being written included; None if there is none."""
+        with self._naming_errors():
+            paths = sorted(self.directory.iterdir(), reverse=True)
+        for path in paths:
+            if SegmentName.parse(path.name.removesuffix(PARTIAL)) is None:
+                continue
+            # One that is renamed meanwhile, or damaged, is not the only one that knows.
+            with suppress(FileNotFoundError, WalDamaged):
+                if header := segment_header(path):
+                    return header
+        return None
+
+    def remove(self, file: WalFile) -> None:
+        """Take a file out of the queue: its object is verified and journaled."""
+        file.path.unlink(missing_ok=True)
+
+    def read_note(self) -> dict[str, Any]:
+        """What an earlier run noted for the next one; nothing where it is missing or unreadable."""
+        try:
+            note = json.loads((self.directory / _NOTE).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return note if isinstance(note, dict) else {}
+
+    def write_note(self, note: dict[str, Any]) -> None:
+        """Keep something for the next run; a loss costs it no more than a guess."""
+        draft = self.directory / f"{_NOTE}.new"
+        with self._naming_errors():
+            draft.write_text(json.dumps(note))
+            draft.replace(self.directory / _NOTE)
+
+    @contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigurationError(
+                f"the WAL directory {self.directory} can't be used: {error.strerror}", remedy=_REMEDY
+            ) from error
