@@ -33,9 +33,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, TriggerRule, chain
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, TriggerRule, chain
 
-from pv_backup.dag_defaults import DAY_PATTERN, DEFAULT_ARGS, LONG_STEP, PARIS, Tag
+from pv_backup.dag_defaults import DEFAULT_ARGS, LONG_STEP, PARIS, Tag, day_form
 from pv_backup.operators.back_up_roles import BackUpRolesOperator
 from pv_backup.operators.check_source import CheckSourceOperator
 from pv_backup.operators.open_day import OpenDayOperator
@@ -55,19 +55,7 @@ with DAG(
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
     tags=[Tag.PV_BACKUP, Tag.BACKUP],
-    params={
-        "day": Param(
-            "today",
-            type="string",
-            pattern=DAY_PATTERN,
-            examples=["today", "yesterday"],
-            title="Day",
-            description="The day to back up, Europe/Paris: today or yesterday.",
-        ),
-        "reason": Param(
-            "", type="string", maxLength=500, title="Reason", description="Why by hand; the audit trail keeps it."
-        ),
-    },
+    params=day_form(),
 ):
     open_the_day = OpenDayOperator(task_id="open_the_day", artefact_type=ArtefactType.PG_DUMP)
     backup_id = open_the_day.output

@@ -92,6 +92,11 @@ def describe(manifest: Manifest) -> dict[str, str]:
     }
     if manifest.row_counts is not None:
         facts["rows"] = f"{sum(manifest.row_counts.values())} in {len(manifest.row_counts)} tables"
+    if manifest.tablespaces:
+        facts["tablespaces"] = ", ".join(manifest.tablespaces.values())
+    if manifest.wal_files:
+        facts["WAL"] = f"timeline {manifest.timeline}, {manifest.start_lsn} to {manifest.stop_lsn}"
+        facts["WAL files"] = f"{len(manifest.wal_files)}, from {manifest.wal_files[0]} to {manifest.wal_files[-1]}"
     return facts
 
 

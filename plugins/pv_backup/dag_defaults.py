@@ -6,6 +6,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from airflow.sdk import Param
+
 from pv_backup.operators.retrying import MAX_RETRIES, BackupRetryPolicy
 
 PARIS: Final = "Europe/Paris"
@@ -27,3 +29,20 @@ DEFAULT_ARGS: Final[dict[str, Any]] = {
     "retry_policy": BackupRetryPolicy(),
     "execution_timeout": SHORT_STEP,
 }
+
+
+def day_form() -> dict[str, Param]:
+    """The form of a DAG that backs up a day: which one, and why by hand."""
+    return {
+        "day": Param(
+            "today",
+            type="string",
+            pattern=DAY_PATTERN,
+            examples=["today", "yesterday"],
+            title="Day",
+            description="The day to back up, Europe/Paris: today or yesterday.",
+        ),
+        "reason": Param(
+            "", type="string", maxLength=500, title="Reason", description="Why by hand; the audit trail keeps it."
+        ),
+    }

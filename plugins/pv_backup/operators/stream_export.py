@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from pv_backup.services.exporting import ArtefactExport
     from pv_backup.services.lease_keeper import LeaseKeeper
     from pv_backup.services.postgres import Server
+    from pv_backup.services.settings import Settings
     from pv_backup.services.state import Attempt
     from pv_backup.services.workbench import Workbench
 
 
 class StreamExportOperator(AttemptStepOperator):
-    """Export, compress, hash, encrypt and upload in one pass, with nothing in clear on any disk.
+    """Export, compress, hash, encrypt and upload in one pass.
 
     Subclasses say what is exported. A killed task ends its tool and leaves no multipart upload behind.
     """
@@ -30,14 +31,14 @@ class StreamExportOperator(AttemptStepOperator):
         self._export: ArtefactExport | None = None
 
     @abstractmethod
-    def source(self, server: Server) -> ExportSource:
+    def source(self, server: Server, settings: Settings) -> ExportSource:
         """What to export from this server."""
 
     def work(self, context: Context, bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> dict[str, Any]:
         """Return sizes in bytes, for the reader of the XCom tab."""
         from pv_backup.services.exporting import ArtefactExport
 
-        source = self.source(source_server(self.connections, bench.settings))
+        source = self.source(source_server(self.connections, bench.settings), bench.settings)
         self._export = ArtefactExport(bench=bench, attempt=attempt, source=source, keeper=keeper)
         with keeper:
             streamed = self._export.run()
@@ -52,8 +53,21 @@ class StreamExportOperator(AttemptStepOperator):
 class StreamDumpOperator(StreamExportOperator):
     """Stream one database as pg_dump's custom format, from which pg_restore can pick single tables."""
 
-    def source(self, server: Server) -> ExportSource:
+    def source(self, server: Server, settings: Settings) -> ExportSource:
         """pg_dump in a snapshot of its own, with row counts."""
         from pv_backup.services.export_sources import DumpSource
 
         return DumpSource(server=server)
+
+
+class StreamBasebackupOperator(StreamExportOperator):
+    """Stream the whole cluster as pg_basebackup's tar, which WAL rolls forward to any later second.
+
+    Only a cluster with extra tablespaces is staged in clear, under a guard (INV-47-01).
+    """
+
+    def source(self, server: Server, settings: Settings) -> ExportSource:
+        """pg_basebackup under a slot of its own."""
+        from pv_backup.services.basebackup_source import BasebackupSource
+
+        return BasebackupSource(server=server, staging=settings.staging_directory)

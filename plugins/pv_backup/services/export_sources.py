@@ -11,9 +11,10 @@ from typing import Any, Protocol, Self
 import psycopg
 
 from pv_backup.services.artefacts import ArtefactType
-from pv_backup.services.postgres import ExportProcess, Server
+from pv_backup.services.postgres import Server
 from pv_backup.services.row_counts import RowCounter
 from pv_backup.services.timestamps import rfc3339
+from pv_backup.services.tool_source import ToolSource, server_facts
 
 log = logging.getLogger(__name__)
 
@@ -46,49 +47,14 @@ class ExportSource(Protocol):
         ...
 
 
-def _server_facts(server: Server, connection: psycopg.Connection, tool: str) -> dict[str, Any]:
-    row = connection.execute(
-        "SELECT current_setting('server_version'), (SELECT system_identifier::text FROM pg_control_system())"
-    ).fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-    version, system_identifier = row
-    return {
-        "server_version": version,
-        "system_identifier": system_identifier,
-        "tool_versions": {tool: server.tool_version(tool)},
-    }
-
-
-class _ToolSource:
-    """What a dump and the role definitions share: a tool, its process, and the facts of its server."""
-
-    def __init__(self, *, server: Server) -> None:
-        self._server = server
-        self._process: ExportProcess | None = None
-        self._facts: dict[str, Any] = {}
-
-    def _run(self, command: list[str]) -> Iterator[bytes]:
-        with ExportProcess(command=command, environment=self._server.environment()) as self._process:
-            yield from self._process.chunks()
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.end()
-
-    def cancel(self) -> None:
-        """Ask the tool to end; its chunks then end with an error."""
-        if self._process is not None:
-            self._process.terminate()
-
-
-class GlobalsSource(_ToolSource):
+class GlobalsSource(ToolSource):
     """The role definitions, without which pg_restore on an empty server fails on owners and grants (SPEC F1)."""
 
     artefact_type = ArtefactType.GLOBALS
 
     def __enter__(self) -> Self:
         with self._server.naming_errors(), self._server.connect() as connection:
-            self._facts = _server_facts(self._server, connection, "pg_dumpall")
+            self._facts = server_facts(self._server, connection, "pg_dumpall")
             self._facts["exported_at"] = rfc3339(datetime.now(UTC))
         return self
 
@@ -109,7 +75,7 @@ class GlobalsSource(_ToolSource):
         return self._facts
 
 
-class DumpSource(_ToolSource):
+class DumpSource(ToolSource):
     """One database as pg_dump sees it, in a snapshot that we hold, so that row counts match the dump exactly.
 
     The counts run beside the dump on the same snapshot (https://www.postgresql.org/docs/15/functions-admin.html,
@@ -136,7 +102,7 @@ class DumpSource(_ToolSource):
             ).fetchone()
             assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
             self._snapshot, exported_at, self._database_bytes = row
-            self._facts = _server_facts(self._server, connection, "pg_dump")
+            self._facts = server_facts(self._server, connection, "pg_dump")
             self._facts |= {"exported_at": rfc3339(exported_at), "database": self._server.database}
         return self
 

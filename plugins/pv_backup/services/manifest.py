@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pv_backup.services.artefacts import ArtefactType, invalid_mark_key, manifest_key
 from pv_backup.services.envelope import Header, read_header
@@ -20,6 +20,8 @@ from pv_backup.services.object_store import ObjectStore
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION: Final = 1
+
+_OF_A_BASE_BACKUP: Final = ("stopped_at", "timeline", "start_lsn", "stop_lsn", "wal_segment_bytes", "wal_files")
 
 
 class _Document(BaseModel):
@@ -45,6 +47,18 @@ class Manifest(_Document):
     :ivar export_seconds: how long the one streaming pass took.
     :ivar row_counts: rows of each table in the dump's own snapshot, by `schema.table`.
     :ivar row_counts_absent: why a table, or every one (`*`), has no count.
+
+    Of a base backup only, and each of them required there unless it says otherwise:
+
+    :ivar stopped_at: RFC 3339 UTC, the source's clock once the backup was made; no earlier target can be recovered to.
+    :ivar timeline: the timeline of the WAL between start_lsn and stop_lsn.
+    :ivar start_lsn: where recovery begins, such as `0/2000028`.
+    :ivar stop_lsn: where the restored cluster is consistent.
+    :ivar wal_segment_bytes: the cluster's `wal_segment_size`.
+    :ivar wal_files: the segments that the backup itself needs; the artefact holds them in `pg_wal`.
+    :ivar backup_manifest: PostgreSQL's own, which `pg_verifybackup -m` takes, without its final newline.
+    :ivar backup_manifest_absent: why it is not here; one of the two is.
+    :ivar tablespaces: oid → location of the extra ones, if there are any; they lie in `pg_tblspc/<oid>`.
     """
 
     backup_type: ArtefactType
@@ -61,6 +75,26 @@ class Manifest(_Document):
     tool_versions: dict[str, str]
     row_counts: dict[str, int] | None = None
     row_counts_absent: dict[str, str] | None = None
+    stopped_at: str | None = None
+    timeline: int | None = None
+    start_lsn: str | None = None
+    stop_lsn: str | None = None
+    wal_segment_bytes: int | None = None
+    wal_files: list[str] | None = None
+    backup_manifest: str | None = None
+    backup_manifest_absent: str | None = None
+    tablespaces: dict[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _demand_positions(self) -> Self:
+        """Without them nobody knows which WAL a base backup needs, nor which it can be rolled forward with."""
+        if self.backup_type is ArtefactType.BASEBACKUP:
+            missing = [name for name in _OF_A_BASE_BACKUP if getattr(self, name) in (None, [])]
+            if not (self.backup_manifest or self.backup_manifest_absent):
+                missing.append("backup_manifest")
+            if missing:
+                raise ValueError(f"a base backup without {', '.join(missing)}")
+        return self
 
 
 class InvalidMark(_Document):
@@ -86,7 +120,7 @@ def read_manifest(store: ObjectStore, object_key: str) -> StoredManifest | None:
     try:
         return StoredManifest(Manifest.model_validate(document.body), document.etag)
     except ValidationError as error:
-        fields = ", ".join(sorted({".".join(str(part) for part in problem["loc"]) for problem in error.errors()}))
+        fields = ", ".join(sorted({".".join(map(str, problem["loc"])) or problem["msg"] for problem in error.errors()}))
         log.warning("%s is no manifest of this format: wrong or missing %s", manifest_key(object_key), fields)
         return StoredManifest(None, document.etag)
 

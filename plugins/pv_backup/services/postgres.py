@@ -10,10 +10,11 @@ import fcntl
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +124,12 @@ class ExportProcess:
 
     :param command: program and arguments.
     :param environment: the whole environment of the tool.
+    :param pass_fds: descriptors that the tool inherits under their numbers.
     """
 
-    def __init__(self, *, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, *, command: Sequence[str], environment: Mapping[str, str], pass_fds: Collection[int] = ()
+    ) -> None:
         self._name = Path(command[0]).name
         self._process = subprocess.Popen(
             list(command),
@@ -134,6 +138,7 @@ class ExportProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         self._stderr_tail: deque[str] = deque(maxlen=_STDERR_LINES)
         self._stderr_reader = threading.Thread(target=self._collect_stderr, name=f"{self._name}-stderr", daemon=True)
@@ -166,6 +171,21 @@ class ExportProcess:
         descriptor = self._stdout.fileno()
         while chunk := os.read(descriptor, _PIPE_BYTES):
             yield chunk
+        self.finish()
+
+    def has_ended(self, *, within_s: float = 0.0) -> bool:
+        """Whether the tool is over, well or not, by then at the latest."""
+        try:
+            self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def finish(self) -> None:
+        """Wait for the tool's end, which must be a good one.
+
+        :raises ExportFailed: ERR-47-01, if the tool ended with an error or by a signal.
+        """
         status = self._process.wait()
         self._stderr_reader.join()
         if status != 0:
@@ -177,15 +197,24 @@ class ExportProcess:
         for line in self._stderr_tail:
             log.warning("%s: %s", self._name, line)
 
+    def pause(self) -> None:
+        """Stop the tool for a while (SIGSTOP): what it writes to files knows no backpressure."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused tool go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     def terminate(self) -> None:
         """Ask the tool to end, without waiting for it: for signal handlers."""
         if self._process.poll() is None:
             self._process.terminate()
+            self.resume()  # a paused process does not act on SIGTERM
 
     def end(self) -> None:
         """End the tool now, kindly at first; one that has ended already is left alone."""
         if self._process.poll() is None:
-            self._process.terminate()
+            self.terminate()
             try:
                 self._process.wait(_TERMINATION_PATIENCE_S)
             except subprocess.TimeoutExpired:

@@ -1,6 +1,6 @@
-"""Refuse a source role that cannot read everything, by name, before a byte is dumped (SPEC F1.1).
+"""Refuse a source that cannot be dumped whole, by name, before a byte is dumped (SPEC F1.1).
 
-In PostgreSQL 15 only a superuser can: `pg_read_all_data` with BYPASSRLS still fails on large objects, and
+In PostgreSQL 15 only a superuser can read all: `pg_read_all_data` with BYPASSRLS still fails on large objects, and
 pg_dumpall needs pg_authid. A dump that silently lacks a table is worse than none.
 """
 
@@ -50,13 +50,17 @@ def check_source(server: Server) -> None:
     :raises ExportFailed: if the source cannot be reached.
     """
     for tool in ("pg_dump", "pg_dumpall"):
-        _check_tool(server, tool)
+        check_tool(server, tool)
     with server.naming_errors(), server.connect() as connection:
-        _check_version(server, connection)
+        check_version(server, connection)
         _check_privileges(server, connection)
 
 
-def _check_tool(server: Server, tool: str) -> None:
+def check_tool(server: Server, tool: str) -> None:
+    """Demand PostgreSQL 15's own tool.
+
+    :raises ConfigurationError: naming the version found.
+    """
     version = server.tool_version(tool)
     if f" {SUPPORTED_MAJOR}." not in version:
         raise ConfigurationError(
@@ -65,7 +69,11 @@ def _check_tool(server: Server, tool: str) -> None:
         )
 
 
-def _check_version(server: Server, connection: psycopg.Connection) -> None:
+def check_version(server: Server, connection: psycopg.Connection) -> None:
+    """Demand a server of the version that the tools are made for.
+
+    :raises ConfigurationError: naming the version found.
+    """
     major = connection.info.server_version // 10_000
     if major != SUPPORTED_MAJOR:
         raise ConfigurationError(
