@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 SLOT: Final = "pv_backup"
 OPEN_SEGMENT_S: Final = 60.0
-_RECEIVER_PATIENCE_S: Final = 10.0
+RECEIVER_PATIENCE_S: Final = 10.0
 _POLL_S: Final = 0.1
 _SYSTEMCTL: Final = "on the host of the WAL directory: `systemctl status pg_receivewal`, and its journal"
 
@@ -55,12 +55,21 @@ class SegmentCloser:
 
     :param server: the source; its role must be allowed pg_switch_wal.
     :param older_than_s: seconds that a segment may stay open with writes in it.
+    :param receiver_patience_s: seconds to wait for a pg_receivewal that is being restarted, or for its file.
     """
 
-    def __init__(self, *, server: Server, spool: WalSpool, older_than_s: float = OPEN_SEGMENT_S) -> None:
+    def __init__(
+        self,
+        *,
+        server: Server,
+        spool: WalSpool,
+        older_than_s: float = OPEN_SEGMENT_S,
+        receiver_patience_s: float = RECEIVER_PATIENCE_S,
+    ) -> None:
         self._server = server
         self._spool = spool
         self._older_than_s = older_than_s
+        self._receiver_patience_s = receiver_patience_s
 
     def close_if_due(self) -> str | None:
         """Close the open segment if it is due, wait for it in the directory, and return its name.
@@ -113,19 +122,19 @@ class SegmentCloser:
         self._spool.write_note({"segment": state.segment, "since": state.since, "snapshot": state.snapshot})
 
     def _await(self, segment: str) -> None:
-        deadline = time.monotonic() + _RECEIVER_PATIENCE_S
+        deadline = time.monotonic() + self._receiver_patience_s
         while not self._spool.contains(segment):
             if time.monotonic() > deadline:
                 raise ReceiverDown(
-                    f"{segment} was closed {_RECEIVER_PATIENCE_S:.0f} s ago and is not in {self._spool.directory}: "
-                    "pg_receivewal is connected and does not keep up, or writes elsewhere",
+                    f"{segment} was closed {self._receiver_patience_s:.0f} s ago and is not in "
+                    f"{self._spool.directory}: pg_receivewal is connected and does not keep up, or writes elsewhere",
                     remedy=_SYSTEMCTL,
                 )
             time.sleep(_POLL_S)
 
     def _demand_receiver(self, connection: psycopg.Connection) -> None:
         """Give a pg_receivewal that is just being restarted a moment."""
-        deadline = time.monotonic() + _RECEIVER_PATIENCE_S
+        deadline = time.monotonic() + self._receiver_patience_s
         while True:
             row = connection.execute(_RECEIVER, [SLOT]).fetchone()
             if row is None:
