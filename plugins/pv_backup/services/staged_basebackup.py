@@ -9,6 +9,7 @@ recovers with directories in the place of the usual links there once `tablespace
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tarfile
 from collections.abc import Iterator
@@ -27,13 +28,18 @@ from pv_backup.services.tar_stream import END_OF_ARCHIVE, TarSplitter, moved_bel
 # an upload within the time that is left after the export.
 MOST_UNREAD_BYTES: Final = 1024 * 1024 * 1024
 _READ_BYTES: Final = 1024 * 1024
+_FORGET_EVERY_BYTES: Final = 16 * 1024 * 1024
 _LOOK_EVERY_S: Final = 0.02
 _THROTTLE_EVERY_S: Final = 0.1
 _BASE: Final = "base.tar"
 
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h; Python has no os.fallocate
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
 
 class StagedBasebackup:
-    """The tars of one pg_basebackup under way, merged; each is removed as soon as it is read.
+    """The tars of one pg_basebackup under way, merged; what is read is given back to the disk at once.
 
     :param tool: pg_basebackup, writing tars to the staging directory; its exit status decides as always.
     :param most_unread_bytes: with more than this unread the tool is paused, below half of it it goes on.
@@ -124,6 +130,8 @@ class StagedBasebackup:
             ended = self._tool.has_ended()
             if chunk := os.read(descriptor, _READ_BYTES):
                 self._consumed += len(chunk)
+                if self._consumed % _FORGET_EVERY_BYTES < len(chunk):
+                    _forget(descriptor, self._consumed)
                 return chunk
             self._staging.check()
             if ended:
@@ -158,3 +166,11 @@ class StagedBasebackup:
             self._tool.resume()
         elif unread > self._most_unread_bytes:
             self._tool.pause()
+
+
+def _forget(descriptor: int, read_bytes: int) -> None:
+    """Give back the disk below what was read of a file that still grows: `base.tar` is nearly the whole cluster.
+
+    A file system that can't (fallocate(2)) keeps it until the file is removed.
+    """
+    _LIBC.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE, 0, read_bytes)

@@ -1,0 +1,64 @@
+"""What a manifest must tell, by the type of its artefact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pv_backup.cli import describe
+from pv_backup.services.manifest import Manifest
+
+COMMON: dict[str, Any] = {
+    "backup_id": "0b9d2f0e-8f43-4c6c-9c3f-6f1f5e0c8a11",
+    "key": "2026/03/basebackup_20260329.enc",
+    "hash_sha3_256": "00" * 32,
+    "header_tag": "00" * 16,
+    "backup_type": "basebackup",
+    "size_bytes": 1,
+    "wrapped_dek": "vault:v1:",
+    "k_backup_version": 1,
+    "exported_at": "2026-03-29T01:00:00Z",
+    "finished_at": "2026-03-29T01:10:00Z",
+    "exported_bytes": 1,
+    "export_seconds": 1.0,
+    "server_version": "15.0",
+    "system_identifier": "1",
+    "tool_versions": {},
+}
+POSITIONS: dict[str, Any] = {
+    "stopped_at": "2026-03-29T01:05:00Z",
+    "timeline": 1,
+    "start_lsn": "0/2000028",
+    "stop_lsn": "0/2000100",
+    "wal_segment_bytes": 1048576,
+    "wal_files": ["000000010000000000000020", "000000010000000000000021"],
+    "backup_manifest": "{}",
+}
+
+
+@pytest.mark.case("TC-NOM-03")
+@pytest.mark.parametrize("missing", POSITIONS)
+def test_a_base_backup_without_its_positions_is_refused_naming_what_is_missing(missing: str):
+    with pytest.raises(ValidationError, match=f"a base backup without {missing}"):
+        Manifest.model_validate(COMMON | POSITIONS | {missing: None})
+
+
+@pytest.mark.case("TC-NOM-03")
+def test_the_reason_may_stand_for_postgresqls_own_manifest():
+    Manifest.model_validate(COMMON | POSITIONS | {"backup_manifest": None, "backup_manifest_absent": "too large"})
+
+
+@pytest.mark.case("TC-NOM-01")
+def test_other_types_need_no_positions():
+    Manifest.model_validate(COMMON | {"backup_type": "globals"})
+
+
+@pytest.mark.case("TC-NOM-03")
+def test_a_person_is_told_timeline_range_and_wal_files():
+    facts = describe(Manifest.model_validate(COMMON | POSITIONS | {"tablespaces": {"16389": "/srv/archive"}}))
+
+    assert facts["WAL"] == "timeline 1, 0/2000028 to 0/2000100"
+    assert facts["WAL files"] == "2, from 000000010000000000000020 to 000000010000000000000021"
+    assert facts["tablespaces"] == "/srv/archive"

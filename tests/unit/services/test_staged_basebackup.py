@@ -1,0 +1,150 @@
+"""Tars that grow in a staging directory become one archive, and never more of them lies there than is allowed."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pv_backup.services.errors import ExportFailed
+from pv_backup.services.postgres import ExportProcess
+from pv_backup.services.staged_basebackup import StagedBasebackup
+from pv_backup.services.staging import StagingDirectory
+
+pytestmark = pytest.mark.case("TC-NOM-03")
+
+MEBIBYTE = 1024 * 1024
+# Writes what pg_basebackup does, in the same order: tablespaces, base, manifest. Each file in small bursts.
+TOOL = """
+import io, os, sys, tarfile, time
+folder, pause, mebibytes = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+def tar(name, members):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as made:
+        for member, size in members.items():
+            info = tarfile.TarInfo(member)
+            info.size = size
+            made.addfile(info, io.BytesIO(bytes([len(member)]) * size))
+    raw = out.getvalue()
+    with open(f"{folder}/{name}", "wb", buffering=0) as file:
+        for at in range(0, len(raw), 700_001):
+            file.write(raw[at:at + 700_001])
+            time.sleep(pause)
+tar("16400.tar", {"PG_15/5/16401": 100, "PG_15/5/16402": mebibytes << 20})
+tar("16389.tar", {"PG_15/5/16390": 3})
+tar("base.tar", {"backup_label": 10, "base/1/1259": mebibytes << 20})
+exec(sys.argv[4])
+with open(f"{folder}/backup_manifest", "wb") as file:
+    file.write(b"the manifest")
+"""
+NAMES = [
+    *("pg_tblspc/16400", "pg_tblspc/16400/PG_15/5/16401", "pg_tblspc/16400/PG_15/5/16402"),
+    *("pg_tblspc/16389", "pg_tblspc/16389/PG_15/5/16390", "backup_label", "base/1/1259", "backup_manifest"),
+]
+
+
+@contextmanager
+def staged(
+    base: Path, *, pause: float = 0, mebibytes: int = 2, last: str = "", most_unread_bytes: int = 1 << 30
+) -> Iterator[tuple[StagedBasebackup, ExportProcess, StagingDirectory]]:
+    with StagingDirectory(base=base) as staging:
+        command = [sys.executable, "-c", TOOL, staging.tool_path, str(pause), str(mebibytes), last]
+        with ExportProcess(command=command, environment={}, pass_fds=[staging.descriptor]) as tool:
+            staging.watch(tool.pid)
+            merged = StagedBasebackup(tool=tool, staging=staging, most_unread_bytes=most_unread_bytes)
+            with merged.throttling():
+                yield merged, tool, staging
+
+
+def members_of(raw: bytes) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+        return tar.getnames()
+
+
+def wait_until(what: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return what()
+
+
+@pytest.mark.parametrize("pause", [0, 0.05], ids=["the reader lags", "the tool lags"])
+def test_the_tars_become_one_in_the_order_in_which_they_were_written(tmp_path, pause):
+    with staged(tmp_path, pause=pause) as (merged, tool, staging):
+        if not pause:
+            assert tool.has_ended(within_s=10)
+        raw = b"".join(merged.chunks())
+        assert list(staging.path.iterdir()) == []
+    assert members_of(raw) == NAMES
+    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+        large = tar.extractfile("base/1/1259")
+        assert large is not None
+        assert large.read() == bytes([11]) * 2 * MEBIBYTE
+
+
+@pytest.mark.case("TC-INV-01")
+def test_a_tar_is_gone_as_soon_as_it_is_read(tmp_path):
+    with staged(tmp_path) as (merged, tool, staging):
+        assert tool.has_ended(within_s=10)
+        left = []
+        for _ in merged.chunks():
+            names = sorted(path.name for path in staging.path.iterdir())
+            if names not in left:
+                left.append(names)
+    everything = ["16389.tar", "16400.tar", "backup_manifest", "base.tar"]
+    assert left[0] == everything
+    assert [name for name in everything if name != "16400.tar"] in left
+    assert ["backup_manifest", "base.tar"] in left
+    assert left[-1] == []
+
+
+@pytest.mark.case("TC-INV-01")
+def test_a_tool_that_outruns_its_reader_is_paused_and_little_lies_on_the_disk(tmp_path):
+    limit = 4 * MEBIBYTE
+    with staged(tmp_path, pause=0.02, mebibytes=48, most_unread_bytes=limit) as (merged, tool, staging):
+        process, chunks, most = psutil.Process(tool.pid), merged.chunks(), 0
+        received = [next(chunks)]
+        assert wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
+        for chunk in chunks:
+            received.append(chunk)
+            most = max(most, sum(path.stat().st_blocks * 512 for path in staging.path.glob("*.tar")))
+    assert members_of(b"".join(received)) == NAMES
+    # Read bytes are given back every 16 MiB, and the tool may write for 0.1 s more before it is paused.
+    assert most < 36 * MEBIBYTE
+
+
+@pytest.mark.case("TC-ERR-01")
+def test_a_paused_tool_can_be_ended(tmp_path):
+    with staged(tmp_path, pause=0.01, mebibytes=20, most_unread_bytes=MEBIBYTE) as (merged, tool, _):
+        process = psutil.Process(tool.pid)
+        next(merged.chunks())
+        assert wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
+        began = time.monotonic()
+    assert not process.is_running()
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.case("TC-ERR-01")
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ("sys.exit('no space left on device')", "ended with status 1: no space left on device"),
+        ("os.kill(os.getpid(), 9)", "was ended by signal 9"),
+        ("os.truncate(f'{folder}/base.tar', 1500); sys.exit()", r"its base\.tar was cut"),
+        ("sys.exit()", "left no backup_manifest"),
+    ],
+    ids=["an error", "a signal", "a cut tar", "no manifest"],
+)
+def test_an_archive_that_is_not_whole_never_ends_well(tmp_path, last, said):
+    with staged(tmp_path, mebibytes=1, last=last) as (merged, tool, _):
+        assert tool.has_ended(within_s=10)
+        with pytest.raises(ExportFailed, match=said):
+            list(merged.chunks())
+    assert list(tmp_path.iterdir()) == []
