@@ -19,7 +19,7 @@ MEBIBYTE = 1024 * 1024
 _TEXT_POOL_BYTES = 64 * MEBIBYTE
 _TEXT_ROW_BYTES = 1024
 _WORDS_PER_ROW = 120
-_DOCUMENT_BYTES = 64 * 1024
+DOCUMENT_BYTES = 64 * 1024
 _VOCABULARY = [hashlib.shake_128(str(n).encode()).hexdigest(5)[: 3 + n % 8] for n in range(4096)]
 
 _SCHEMA = """
@@ -35,20 +35,21 @@ def build(dsn: str, size_bytes: int) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(_SCHEMA)
         with connection.cursor().copy("COPY statement FROM STDIN") as copy:
-            for row in _statements(size_bytes // 2):
+            for row in statements(size_bytes // 2):
                 copy.write_row(row)
-        documents = size_bytes // 4 // _DOCUMENT_BYTES
+        documents = size_bytes // 4 // DOCUMENT_BYTES
         with connection.cursor().copy("COPY sealed_document FROM STDIN") as copy:
             for number in range(documents):
-                copy.write_row((number, os.urandom(_DOCUMENT_BYTES)))
+                copy.write_row((number, os.urandom(DOCUMENT_BYTES)))
         with connection.cursor() as cursor:
-            scans = ((number, os.urandom(_DOCUMENT_BYTES)) for number in range(documents))
+            scans = ((number, os.urandom(DOCUMENT_BYTES)) for number in range(documents))
             cursor.executemany("INSERT INTO scan VALUES (%s, lo_from_bytea(0, %b))", scans)
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
 
 
-def _statements(size_bytes: int) -> Iterator[tuple[int, str, str, str]]:
+def statements(size_bytes: int) -> Iterator[tuple[int, str, str, str]]:
+    """Rows of table `statement`, of about 1 KiB of text each."""
     pool = [_prose(seed) for seed in range(min(size_bytes, _TEXT_POOL_BYTES) // _TEXT_ROW_BYTES)]
     for number in range(size_bytes // _TEXT_ROW_BYTES):
         attributes = {"court": f"TJ {number % 97}", "pages": number % 40, "witness": f"W{number * 7919 % 100003}"}

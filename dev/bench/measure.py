@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
@@ -15,11 +16,15 @@ _SAMPLE_S = 0.25
 
 @dataclass
 class Measured:
-    """One run: seconds of wall clock, CPU seconds by name, peak resident bytes of the client's processes."""
+    """One run: seconds of wall clock, CPU seconds by name, peak resident bytes of the client's processes.
+
+    :ivar stored_bytes: what it left in its bucket; 0 if it stores nothing.
+    """
 
     wall_s: float
     peak_rss: int
     cpu_s: dict[str, float] = field(default_factory=dict)
+    stored_bytes: int = 0
 
 
 def cpu_seconds(process: psutil.Process) -> float:
@@ -69,21 +74,28 @@ class PeakRss:
         return self.peak
 
 
-def measure_shell(script: str, *, env: Mapping[str, str], servers: Mapping[str, psutil.Process]) -> Measured:
-    """Run a bash pipeline, any part of which may fail it."""
+def measure_command(
+    command: Sequence[str | Path], *, env: Mapping[str, str], servers: Mapping[str, psutil.Process]
+) -> Measured:
+    """Run a program to its successful end."""
     before = {name: cpu_seconds(process) for name, process in servers.items()}
     usage = psutil.Process().cpu_times()
     started = time.perf_counter()
-    shell = subprocess.Popen(["bash", "-o", "pipefail", "-c", script], env=dict(env))
-    sampler = PeakRss(psutil.Process(shell.pid))
-    status = shell.wait()
+    program = subprocess.Popen(command, env=dict(env))
+    sampler = PeakRss(psutil.Process(program.pid))
+    status = program.wait()
     wall = time.perf_counter() - started
     if status != 0:
-        raise SystemExit(f"{script.split()[0]} … ended with status {status}")
+        raise SystemExit(f"{command[0]} ended with status {status}; its own message is above")
     after = psutil.Process().cpu_times()
     client = after.children_user + after.children_system - usage.children_user - usage.children_system
     cpu = {name: cpu_seconds(process) - before[name] for name, process in servers.items()}
     return Measured(wall, sampler.stop(), {"client": client, **cpu})
+
+
+def measure_shell(script: str, *, env: Mapping[str, str], servers: Mapping[str, psutil.Process]) -> Measured:
+    """Run a bash pipeline, any part of which may fail it."""
+    return measure_command(["bash", "-o", "pipefail", "-c", script], env=env, servers=servers)
 
 
 def measure_call(call: Callable[[], object], *, servers: Mapping[str, psutil.Process]) -> Measured:
