@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from pv_backup.services.artefacts import ArtefactType, object_key_of_day
+from pv_backup.services.artefacts import WAL_PREFIX, ArtefactType, object_key_of_day
 from pv_backup.services.compression import decompress
 from pv_backup.services.days import choose_day
 from pv_backup.services.errors import IntegrityError, NotPublished, PvBackupError, ReadBackMismatch
@@ -27,6 +27,7 @@ from pv_backup.services.progress import Progress, human_bytes
 from pv_backup.services.settings import Settings
 from pv_backup.services.standalone import keys_from_environment, store_from_environment
 from pv_backup.services.verification import Expected, open_artefact, verify_object
+from pv_backup.services.wal_objects import expected_of_wal
 
 EXIT_OK, EXIT_FAILED, EXIT_DAMAGED, EXIT_READER_LEFT = 0, 1, 2, 128 + signal.SIGPIPE
 
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--day", default="today", help="today, yesterday or YYYY-MM-DD (default: today)")
     info.set_defaults(run=_info)
     verify = commands.add_parser("verify", help="read an artefact back: decrypt, hash, compare with its manifest")
-    verify.add_argument("key", help="object key, such as 2026/11/backup_20261122.enc")
+    verify.add_argument("key", help="object key, such as 2026/11/backup_20261122.enc or wal/…enc")
     verify.set_defaults(run=_verify)
     fetch = commands.add_parser("fetch", help="verify an artefact, then write it decrypted and decompressed")
     fetch.add_argument("key", help="object key, such as 2026/11/backup_20261122.enc")
@@ -125,20 +126,25 @@ def _published(store: ObjectStore, key: str) -> Manifest:
     return manifest
 
 
+def _expected(store: ObjectStore, key: str) -> Expected:
+    """What the object must be: by its manifest, or for a WAL file, which has none, by its metadata."""
+    return expected_of_wal(store, key) if key.startswith(WAL_PREFIX) else Expected.by_manifest(_published(store, key))
+
+
 def _verify(options: argparse.Namespace, settings: Settings, store: ObjectStore) -> None:
-    manifest = _published(store, options.key)
-    verify_object(store, keys_from_environment(settings), options.key, Expected.by_manifest(manifest))
-    print(f"verified: s3://{store.bucket}/{options.key}, SHA3-256 {manifest.hash_sha3_256}")
+    expected = _expected(store, options.key)
+    verify_object(store, keys_from_environment(settings), options.key, expected)
+    print(f"verified: s3://{store.bucket}/{options.key}, SHA3-256 {expected.hash_sha3_256}")
 
 
 def _fetch(options: argparse.Namespace, settings: Settings, store: ObjectStore) -> None:
     keys = keys_from_environment(settings)
-    manifest = _published(store, options.key)
+    expected = _expected(store, options.key)
     with _opened(options.output) as out:
         # The whole hash first: no restore tool may see a byte before it is known to be right (INV-47-08).
-        verify_object(store, keys, options.key, Expected.by_manifest(manifest))
+        verify_object(store, keys, options.key, expected)
         with open_artefact(store, keys, options.key, Progress(label=options.key)) as artefact:
-            if artefact.header.tag.hex() != manifest.header_tag:
+            if artefact.header.tag.hex() != expected.header_tag:
                 raise ReadBackMismatch(
                     f"{options.key} was replaced between its verification and its reading",
                     remedy="find out who writes to the bucket, then fetch again",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pv_backup.services.envelope import Header, decrypt, read_header
@@ -28,12 +28,14 @@ class Expected:
     """What an object must be, whoever says so: the journal for an upload, the manifest for a published backup.
 
     :ivar header_tag: hex, the `auth_tag` of row and metadata.
+    :ivar further_metadata: what S3 keeps beside it besides the header's own fields.
     """
 
     backup_id: str
     hash_sha3_256: str
     size_bytes: int
     header_tag: str
+    further_metadata: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def by_journal(cls, attempt: Attempt, recorded: RecordedArtefact) -> Expected:
@@ -105,16 +107,14 @@ def compare_stored(
     key: str,
     expected: Expected,
     *,
-    further_metadata: Mapping[str, str] | None = None,
     progress: Progress,
 ) -> None:
     """Download, decrypt, hash and compare in one pass.
 
-    :param further_metadata: what must stand beside the object besides the header's own fields.
     :raises IntegrityError: ERR-47-04, naming the difference.
     """
     with open_artefact(store, keys, key, progress) as artefact:
-        _compare_header(artefact, key, expected, further_metadata or {})
+        _compare_header(artefact, key, expected)
         hasher = Sha3()
         for piece in artefact.plaintext:
             hasher.update(piece)
@@ -153,15 +153,13 @@ def _mark(store: ObjectStore, key: str, expected: Expected, error: IntegrityErro
         log.exception("%s could not be marked invalid; it stays without a manifest, thus no backup", key)
 
 
-def _compare_header(
-    artefact: OpenedArtefact, key: str, expected: Expected, further_metadata: Mapping[str, str]
-) -> None:
+def _compare_header(artefact: OpenedArtefact, key: str, expected: Expected) -> None:
     header = artefact.header
     context = header.context
     _same("backup_id in the header", context.backup_id, expected.backup_id, key)
     _same("object key in the header", context.object_key, key, key)
     _same("header tag", header.tag.hex(), expected.header_tag, key)
-    _same("S3 metadata", artefact.metadata, header.metadata | dict(further_metadata), key)
+    _same("S3 metadata", artefact.metadata, header.metadata | expected.further_metadata, key)
 
 
 def _same(what: str, found: object, wanted: object, key: str) -> None:

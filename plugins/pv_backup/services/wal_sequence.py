@@ -17,7 +17,7 @@ from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
 from pv_backup.services.verification import open_artefact
 from pv_backup.services.wal import Branch, Hole, SegmentName, branch_of, history_name, predecessor, runs_of, segment_of
-from pv_backup.services.wal_shipping import SYSTEM_IDENTIFIER
+from pv_backup.services.wal_objects import SYSTEM_IDENTIFIER
 from pv_backup.services.wal_spool import SegmentHeader, WalFile, WalSpool
 
 log = logging.getLogger(__name__)

@@ -8,42 +8,34 @@ is an integrity error that keeps both.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
 from pv_backup.services.artefacts import ArtefactType, wal_object_key
-from pv_backup.services.compression import Compressor, decompress
-from pv_backup.services.envelope import ArtefactContext, EnvelopeWriter, Header, new_iv
-from pv_backup.services.errors import IntegrityError, RefusedError, WalConflict, WalDamaged
+from pv_backup.services.compression import Compressor
+from pv_backup.services.envelope import ArtefactContext, EnvelopeWriter, new_iv
+from pv_backup.services.errors import IntegrityError, RefusedError, WalDamaged
 from pv_backup.services.hashing import Sha3
 from pv_backup.services.journal import JournalEvent
 from pv_backup.services.key_wrapping import new_dek, wiped
-from pv_backup.services.models import Outcome
 from pv_backup.services.part_sizes import MEBIBYTE
 from pv_backup.services.pipeline import fail_closed
 from pv_backup.services.progress import Progress
 from pv_backup.services.timestamps import rfc3339
-from pv_backup.services.verification import Expected, OpenedArtefact, compare_stored, open_artefact
+from pv_backup.services.verification import Expected, compare_stored
 from pv_backup.services.wal import branch_of
+from pv_backup.services.wal_objects import HASH, SYSTEM_IDENTIFIER, event_of_same_file, journal_event
 from pv_backup.services.wal_spool import KEEP_FILE, WalFile, WalSpool, segment_header
 from pv_backup.services.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
-SYSTEM_IDENTIFIER: Final = "system_identifier"
-HASH: Final = "hash_sha3_256"
 _READ_BYTES: Final = MEBIBYTE
 # A segment of the usual 16 MiB is one PutObject, which leaves nothing behind when its worker dies.
 _PART_BYTES: Final = 90 * MEBIBYTE
-_BOTH_KEPT: Final = (
-    "both are kept: find out which cluster wrote each (system_identifier in the object's metadata), "
-    "then move the file away, or point this cluster at a bucket of its own"
-)
 
 
 class Fate(StrEnum):
@@ -112,7 +104,7 @@ class WalShipper:
         event, damage = None, None
         if there is not None:
             try:
-                event = self._event_if_same(file, key, packed)
+                event = event_of_same_file(self._bench.store, self._bench.keys, file, packed.metadata)
             except WalDamaged as error:
                 damage = error
         fate = Fate.SHIPPED if there is None else Fate.REPLACED if damage else Fate.ALREADY_THERE
@@ -183,16 +175,11 @@ class WalShipper:
                 upload.abort()
                 raise
         size = progress.stored_bytes
-        expected = Expected(header.context.backup_id, packed.hash_sha3_256, size, header.tag.hex())
-        compare_stored(
-            store,
-            self._bench.keys,
-            key,
-            expected,
-            further_metadata=packed.metadata,
-            progress=Progress(label=key, downloads=True),
+        expected = Expected(
+            header.context.backup_id, packed.hash_sha3_256, size, header.tag.hex(), further_metadata=packed.metadata
         )
-        return _event(header, packed.hash_sha3_256, size)
+        compare_stored(store, self._bench.keys, key, expected, progress=Progress(label=key, downloads=True))
+        return journal_event(header, packed.hash_sha3_256, size)
 
     def _envelope(self, key: str, dek: bytearray) -> EnvelopeWriter:
         wrapped = self._bench.keys.wrap(dek)
@@ -206,72 +193,6 @@ class WalShipper:
             k_backup_version=wrapped.k_backup_version,
         )
         return EnvelopeWriter(dek=dek, iv=new_iv(), context=context)
-
-    def _event_if_same(self, file: WalFile, key: str, packed: _Packed) -> JournalEvent:
-        """The journal event of the object that is there, if it is this file's.
-
-        :raises WalDamaged: if it does not open, or its metadata is not what its header says.
-        :raises WalConflict: if it opens and is another file's, or another cluster's.
-        """
-        hasher, progress = Sha3(), Progress(label=key, downloads=True)
-        try:
-            with open_artefact(self._bench.store, self._bench.keys, key, progress) as artefact:
-                same = _equals(_plain(artefact, hasher), file.path)
-        except IntegrityError as error:
-            raise _damaged(key, error.what) from error
-        header = artefact.header
-        if header.context.object_key != key:
-            raise _damaged(key, f"it is the artefact of {header.context.object_key}, copied here")
-        stored_identifier = artefact.metadata.get(SYSTEM_IDENTIFIER)
-        # A segment's own bytes name its cluster; a history's do not.
-        foreign = file.segment is None and stored_identifier not in (None, packed.system_identifier)
-        if foreign or not same:
-            raise WalConflict(
-                f"{key} is another file than {file.path}: cluster {stored_identifier} wrote it, "
-                f"cluster {packed.system_identifier} wrote the file",
-                remedy=_BOTH_KEPT,
-            )
-        if artefact.metadata != header.metadata | packed.metadata | {HASH: hasher.hexdigest()}:
-            raise _damaged(key, "its metadata is not what its header and bytes say")
-        return _event(header, hasher.hexdigest(), progress.read_bytes)
-
-
-def _plain(artefact: OpenedArtefact, hasher: Sha3) -> Iterator[bytes]:
-    def hashed() -> Iterator[bytes]:
-        for piece in artefact.plaintext:
-            hasher.update(piece)
-            yield piece
-
-    return decompress(hashed()) if artefact.header.context.compression == "zstd" else hashed()
-
-
-def _equals(pieces: Iterator[bytes], path: Path) -> bool:
-    """Compare to the end, also past the first difference: only an object that opens as a whole is another one."""
-    same = True
-    with path.open("rb") as file:
-        for piece in pieces:
-            same = same and file.read(len(piece)) == piece
-        return same and not file.read(1)
-
-
-def _event(header: Header, hash_sha3_256: str, size_bytes: int) -> JournalEvent:
-    return JournalEvent(
-        backup_id=header.context.backup_id,
-        artefact_type=ArtefactType.WAL,
-        day=None,
-        outcome=Outcome.SUCCESS,
-        object_key=header.context.object_key,
-        hash_sha3_256=hash_sha3_256,
-        size_bytes=size_bytes,
-        k_backup_version=header.context.k_backup_version,
-    )
-
-
-def _damaged(key: str, what: str) -> WalDamaged:
-    return WalDamaged(
-        f"the object {key} is damaged: {what}",
-        remedy="it was replaced from the file, which was still there; find out who or what changed it",
-    )
 
 
 def _freely() -> None:
