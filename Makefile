@@ -16,7 +16,7 @@ help: ## List the targets
 ready: ## Install what is missing: PostgreSQL 15 (apt), .venv (locked packages)
 	@"$(PYTHON)" dev/bootstrap.py
 
-up: ready ## Start PostgreSQL, OpenBao and SeaweedFS, and write .dev/env
+up: ready ## Start PostgreSQL, a source with pg_receivewal, OpenBao and SeaweedFS; write .dev/env
 	@$(BIN)/python -m dev up
 
 down: ## Stop them; the data stays
@@ -34,7 +34,7 @@ migrate: up ## Bring the journal database to the newest schema (`make up` does i
 migrate-back: up ## Take the journal database's schema away; refused while the journal has rows
 	@. .dev/env && $(ALEMBIC) downgrade base
 
-demo: ready ## From nothing to a published, verified backup, with a report
+demo: ready ## From nothing to a dump, a base backup and shipped WAL, verified, with a report
 	@PYTHONPATH=plugins $(BIN)/python -m dev.demo
 
 bench: ready ## Measure dump and verification against plain tools (SIZE_GB=1)
