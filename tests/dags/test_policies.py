@@ -14,13 +14,18 @@ from airflow.sdk.exceptions import ParamValidationError
 
 from pv_backup.dag_defaults import DAY_PATTERN, Tag
 from pv_backup.operators.retrying import MAX_RETRIES, BackupRetryPolicy
-from tests.dags.dag_world import DAG_FILES, dags, imports_any
+from tests.dags.dag_world import DAG_FILES, dag_bag, dags, imports_any
 
 pytestmark = pytest.mark.case("TC-NR-05")
 
 MAX_LINES = 150
 LONGEST_STEP = timedelta(hours=24)
+# The DAGs whose next scheduled run is their retry, and whose runs are of no day.
+RUNS_OF_NO_DAY = {"pv_backup_wal_shipping"}
 each_dag = pytest.mark.parametrize("dag", dags(), ids=lambda dag: dag.dag_id)
+each_dag_of_a_day = pytest.mark.parametrize(
+    "dag", [dag for dag in dags() if dag.dag_id not in RUNS_OF_NO_DAY], ids=lambda dag: dag.dag_id
+)
 each_file = pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.stem)
 each_task = pytest.mark.parametrize(
     "task", [task for dag in dags() for task in dag.tasks], ids=lambda task: f"{task.dag_id}.{task.task_id}"
@@ -69,7 +74,7 @@ def test_a_dag_neither_catches_up_nor_overlaps(dag: DAG):
     assert dag.start_date.tzinfo is UTC or dag.start_date.utcoffset() == timedelta(0)
 
 
-@each_dag
+@each_dag_of_a_day
 def test_the_form_takes_nothing_but_a_day_and_a_reason(dag: DAG):
     assert set(dag.params) == {"day", "reason"}
     day = dag.params.get_param("day").schema
@@ -79,18 +84,35 @@ def test_the_form_takes_nothing_but_a_day_and_a_reason(dag: DAG):
     assert dag.params.validate() == {"day": "today", "reason": ""}
 
 
-@each_dag
+@each_dag_of_a_day
 @pytest.mark.parametrize("day", ["tomorrow", "2026-1-1", "today; DROP TABLE", "", "TODAY", "2026-01-01x", 7])
 def test_the_form_refuses_what_is_no_day(dag: DAG, day: object):
     with pytest.raises(ParamValidationError):
         dag.params.get_param("day").resolve(value=day)
 
 
+@pytest.mark.parametrize("dag_id", sorted(RUNS_OF_NO_DAY))
+def test_a_run_of_no_day_asks_nothing_and_runs_where_its_files_are(dag_id: str):
+    dag = dag_bag().dags[dag_id]
+
+    assert set(dag.params) == set()
+    assert {task.queue for task in dag.tasks} == {"pv_backup_wal"}
+
+
 @each_task
 def test_a_task_has_an_owner_a_deadline_and_the_retry_policy(task: BaseOperator):
     assert task.owner == "pv-backup"
-    assert task.retries == MAX_RETRIES == 3
+    assert task.retries == (0 if task.dag_id in RUNS_OF_NO_DAY else MAX_RETRIES)
     assert isinstance(task.retry_policy, BackupRetryPolicy)
     assert task.execution_timeout is not None
     assert timedelta(0) < task.execution_timeout <= LONGEST_STEP
     assert task.depends_on_past is False
+
+
+def test_the_specification_grants_three_retries():
+    assert MAX_RETRIES == 3
+
+
+@each_dag_of_a_day
+def test_tasks_of_a_day_run_on_any_worker(dag: DAG):
+    assert {task.queue for task in dag.tasks} == {"default"}

@@ -1,9 +1,10 @@
-"""One run a day, whatever the clock does, by Airflow's own timetable as the scheduler decodes it."""
+"""One run a day and one a Sunday, whatever the clock does, by Airflow's own timetable as the scheduler decodes it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -16,58 +17,91 @@ from airflow.timetables.base import DataInterval, TimeRestriction, Timetable
 from pv_backup.services.days import choose_day
 from tests.dags.dag_world import dag_bag
 
-pytestmark = pytest.mark.case("TC-NOM-01")
-
 PARIS = ZoneInfo("Europe/Paris")
-DAILY_DUMP = "pv_backup_daily_dump"
+SUNDAY = 6
 
 
-def timetable() -> Timetable:
-    """The schedule, through the serialisation by which it reaches the scheduler."""
-    return decode_timetable(encode_timetable(dag_bag().dags[DAILY_DUMP].timetable))
+@dataclass(frozen=True)
+class Schedule:
+    """What the schedule of a DAG promises.
+
+    :ivar weekday: the only one that has a run, 0 for Monday; None: each.
+    :ivar hour: when it is due, by the clock on the wall; the 02:00 that comes twice is one of them.
+    :ivar skipped_hour: when instead, where the clock skips that hour.
+    """
+
+    dag_id: str
+    weekday: int | None
+    hour: str
+    skipped_hour: str
+
+    @property
+    def timetable(self) -> Timetable:
+        """Through the serialisation by which it reaches the scheduler."""
+        return decode_timetable(encode_timetable(dag_bag().dags[self.dag_id].timetable))
+
+    @property
+    def period(self) -> timedelta:
+        return timedelta(days=1 if self.weekday is None else 7)
+
+    def days_between(self, first: date, last: date) -> list[date]:
+        every = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+        return [day for day in every if self.weekday in (None, day.weekday())]
+
+    def runs_between(self, first: date, last: date) -> Iterator[datetime]:
+        """`run_after` of every scheduled run, first and last day included."""
+        start, end = (pendulum.datetime(day.year, day.month, day.day, tz="Europe/Paris") for day in (first, last))
+        everything = TimeRestriction(earliest=start, latest=end.add(days=1), catchup=True)
+        timetable, interval = self.timetable, None
+        while info := timetable.next_dagrun_info(last_automated_data_interval=interval, restriction=everything):
+            yield info.run_after
+            interval = info.data_interval
 
 
-def runs_between(first: date, last: date) -> Iterator[datetime]:
-    """`run_after` of every scheduled run, first and last day included."""
-    start, end = (pendulum.datetime(day.year, day.month, day.day, tz="Europe/Paris") for day in (first, last))
-    everything = TimeRestriction(earliest=start, latest=end.add(days=1), catchup=True)
-    schedule, interval = timetable(), None
-    while info := schedule.next_dagrun_info(last_automated_data_interval=interval, restriction=everything):
-        yield info.run_after
-        interval = info.data_interval
+DAILY = Schedule("pv_backup_daily_dump", None, "03:00", "03:00")
+WEEKLY = Schedule("pv_backup_weekly_basebackup", SUNDAY, "02:00", "03:00")
+each_schedule = pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param(DAILY, marks=pytest.mark.case("TC-NOM-01"), id="daily dump"),
+        pytest.param(WEEKLY, marks=pytest.mark.case("TC-NOM-03"), id="weekly base backup"),
+    ],
+)
 
 
-def days_from(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
-
-
+@each_schedule
 @pytest.mark.parametrize("change", [date(2026, 3, 29), date(2026, 10, 25), date(2027, 3, 28), date(2027, 10, 31)])
-def test_a_clock_change_neither_drops_nor_doubles_the_night(change: date):
-    first, last = change - timedelta(days=2), change + timedelta(days=2)
+def test_a_clock_change_neither_drops_nor_doubles_a_run(schedule: Schedule, change: date):
+    first, last = change - timedelta(days=8), change + timedelta(days=8)
 
-    runs = list(runs_between(first, last))
+    runs = list(schedule.runs_between(first, last))
 
-    assert [choose_day(run, "today") for run in runs] == days_from(first, last)
-    assert {run.astimezone(PARIS).strftime("%H:%M") for run in runs} == {"03:00"}
+    assert [choose_day(run, "today") for run in runs] == schedule.days_between(first, last)
+    hours = {choose_day(run, "today"): run.astimezone(PARIS).strftime("%H:%M") for run in runs}
+    spring = change.month == 3
+    assert hours.pop(change) == (schedule.skipped_hour if spring else schedule.hour)
+    assert set(hours.values()) == {schedule.hour}
 
 
-def test_ten_years_have_one_run_each_day():
+@each_schedule
+def test_ten_years_have_each_run_exactly_once(schedule: Schedule):
     first, last = date(2026, 1, 1), date(2035, 12, 31)
 
-    counted = Counter(choose_day(run, "today") for run in runs_between(first, last))
+    counted = Counter(choose_day(run, "today") for run in schedule.runs_between(first, last))
 
-    assert counted == Counter(days_from(first, last))
+    assert counted == Counter(schedule.days_between(first, last))
 
 
-def test_a_scheduler_that_was_down_for_a_month_starts_one_run():
-    schedule, now = timetable(), datetime.now(UTC)
+@each_schedule
+def test_a_scheduler_that_was_down_for_a_month_starts_one_run(schedule: Schedule):
+    timetable, now = schedule.timetable, datetime.now(UTC)
     before_the_outage = pendulum.instance(now) - timedelta(days=30)
-    dag = dag_bag().dags[DAILY_DUMP]
+    dag = dag_bag().dags[schedule.dag_id]
     restriction = TimeRestriction(earliest=pendulum.instance(dag.start_date), latest=None, catchup=dag.catchup)
     interval, started = DataInterval.exact(before_the_outage), []
 
     while True:
-        info = schedule.next_dagrun_info(last_automated_data_interval=interval, restriction=restriction)
+        info = timetable.next_dagrun_info(last_automated_data_interval=interval, restriction=restriction)
         assert info is not None
         if info.run_after > now:
             break
@@ -75,4 +109,4 @@ def test_a_scheduler_that_was_down_for_a_month_starts_one_run():
         interval = info.data_interval
 
     assert len(started) == 1
-    assert now - started[0] < timedelta(hours=25)
+    assert now - started[0] < schedule.period + timedelta(hours=1)

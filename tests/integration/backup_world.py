@@ -19,6 +19,7 @@ from sqlalchemy.orm import sessionmaker
 from dev.provisioning.keys import SSE_KEY, TRANSIT_KEY
 from dev.servers.seaweedfs import REGION
 from pv_backup.services.artefacts import ArtefactType
+from pv_backup.services.basebackup_source import BasebackupSource
 from pv_backup.services.database import engine_for
 from pv_backup.services.export_sources import DumpSource, ExportSource
 from pv_backup.services.exporting import ArtefactExport
@@ -36,22 +37,22 @@ from pv_backup.services.verification import read_back
 from pv_backup.services.workbench import Workbench
 from tests.integration.bucket_view import BucketView
 from tests.integration.journal_world import JournalWorld
-from tests.support.servers import Bucket, JournalDatabase, SourceDatabase, TestStack
+from tests.support.servers import Bucket, JournalDatabase, Source, TestStack
 
 DAY = date(2026, 3, 29)
 KEY = "2026/03/backup_20260329.enc"
 MEBIBYTE = 1024 * 1024
 
 
-class WatchedDump(DumpSource):
-    """A real dump during which something happens: after so many bytes of pg_dump's output the incident is called.
+class _Watched:
+    """A real export during which something happens: after so many bytes of the tool's output the incident is called.
 
-    :ivar started: whether pg_dump was ever started.
+    :ivar started: whether the tool was ever started.
     :ivar passed_bytes: how far the stream took its output.
     """
 
-    def __init__(self, *, server: Server, after_bytes: int = 0, incident: Callable[[], None] = lambda: None) -> None:
-        super().__init__(server=server)
+    def __init__(self, *, after_bytes: int = 0, incident: Callable[[], None] = lambda: None, **source: Any) -> None:
+        super().__init__(**source)
         self._after_bytes = after_bytes
         self._incident = incident
         self.started = False
@@ -68,13 +69,21 @@ class WatchedDump(DumpSource):
                 self._incident()
 
 
+class WatchedDump(_Watched, DumpSource):
+    """A dump with an incident."""
+
+
+class WatchedBasebackup(_Watched, BasebackupSource):
+    """A base backup with an incident."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackupWorld:
     """The steps of a run, and what they left in bucket and journal."""
 
     bench: Workbench
     server: Server
-    source: SourceDatabase
+    source: Source
     journal: JournalWorld
     bucket: BucketView
     stack: TestStack
@@ -157,7 +166,7 @@ def s3_client(stack: TestStack, endpoint: str) -> Any:
 @contextmanager
 def backup_world(
     stack: TestStack,
-    source_db: SourceDatabase,
+    source_db: Source,
     journal_db: JournalDatabase,
     bucket: Bucket,
     *,

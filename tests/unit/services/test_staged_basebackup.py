@@ -108,7 +108,7 @@ def test_a_tar_is_gone_as_soon_as_it_is_read(tmp_path):
 @pytest.mark.case("TC-INV-01")
 def test_a_tool_that_outruns_its_reader_is_paused_and_little_lies_on_the_disk(tmp_path):
     limit = 4 * MEBIBYTE
-    with staged(tmp_path, pause=0.02, mebibytes=48, most_unread_bytes=limit) as (merged, tool, staging):
+    with staged(tmp_path, pause=0.01, mebibytes=48, most_unread_bytes=limit) as (merged, tool, staging):
         process, chunks, most = psutil.Process(tool.pid), merged.chunks(), 0
         received = [next(chunks)]
         assert wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
