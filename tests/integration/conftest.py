@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.vault_world import Connect, Engine, hook_maker, own_engine
+from tests.integration.wal_world import RecordedWal, record
+from tests.support.clusters import ClusterTemplate
 from tests.support.servers import TestStack
 
 
@@ -19,3 +21,23 @@ def engine(stack: TestStack) -> Iterator[Engine]:
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
     return hook_maker(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def recorded(cluster_template: ClusterTemplate, tmp_path_factory: pytest.TempPathFactory) -> RecordedWal:
+    """The WAL of a cluster, through one promotion; files of 1 MiB."""
+    cluster = cluster_template.copied()
+    try:
+        return record(cluster, tmp_path_factory.mktemp("recorded"))
+    finally:
+        cluster.discard()
+
+
+@pytest.fixture(scope="session")
+def foreign(cluster_template: ClusterTemplate, tmp_path_factory: pytest.TempPathFactory) -> RecordedWal:
+    """The WAL of another cluster: other files under the same names."""
+    cluster = cluster_template.new(wal_segment_mb=1)
+    try:
+        return record(cluster, tmp_path_factory.mktemp("foreign"))
+    finally:
+        cluster.discard()
