@@ -30,13 +30,12 @@ _OUTAGES: Final = (
 
 
 class WalProblems(PvBackupError):
-    """A run that met problems: what could be shipped was, and each problem has an alert of its own."""
+    """A run that met problems: what could be shipped was, and each problem had its alert when it was met."""
 
     def __init__(self, problems: list[Problem]) -> None:
         first = problems[0].error
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         super().__init__(f"{first.code} {first.what}{more}", remedy=first.remedy)
-        self.problems = problems
 
 
 class ShipWalOperator(BackupStepOperator):
@@ -62,7 +61,12 @@ class ShipWalOperator(BackupStepOperator):
 
         spool = WalSpool(directory=settings.wal_directory)
         closer = SegmentCloser(server=source_server(self.connections, settings), spool=spool)
-        self._run = WalRun(bench=build_workbench(self.connections, settings), spool=spool, closer=closer)
+        self._run = WalRun(
+            bench=build_workbench(self.connections, settings),
+            spool=spool,
+            closer=closer,
+            tell=lambda problem: self._tell(context, problem.error, problem.subject),
+        )
         report = self._run.run()
         report_wal(report)
         over = set(_OUTAGES) - {problem.error.code for problem in report.problems if not problem.subject}
@@ -72,16 +76,17 @@ class ShipWalOperator(BackupStepOperator):
         return _shown(report)
 
     def tell(self, context: Context, error: BaseException) -> None:
-        """One alert a problem, each once for as long as it lasts."""
+        """Alert of what ended the run; the problems that it met were told when it met them."""
+        if not isinstance(error, WalProblems):
+            self._tell(context, error)
+
+    def _tell(self, context: Context, error: BaseException, subject: str = "") -> None:
+        """One alert a problem, once for as long as it lasts."""
         from pv_backup.operators.alerting import alert_of
         from pv_backup.services.errors import explain
 
-        problems = error.problems if isinstance(error, WalProblems) else []
-        for problem in problems:
-            incident = "/".join(part for part in (problem.error.code, problem.subject) if part)
-            alert_of(context, problem.error, backup_id=None, connections=self.connections, incident=incident)
-        if not problems:
-            alert_of(context, error, backup_id=None, connections=self.connections, incident=explain(error)[0])
+        incident = "/".join(part for part in (explain(error)[0], subject) if part)
+        alert_of(context, error, backup_id=None, connections=self.connections, incident=incident)
 
     def on_kill(self) -> None:
         """Take no further file; what is in work waits in the directory for the next run."""

@@ -7,7 +7,7 @@ is the one thing that no later backup mends, so the arithmetic stands apart and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -18,7 +18,7 @@ _SEGMENT: Final = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})")
 _HISTORY: Final = re.compile(r"([0-9A-F]{8})\.history")
 _LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 # A line of a .history file: parent timeline, where it was left, why.
-_SWITCH: Final = re.compile(r"^\s*(\d+)\s+([0-9A-Fa-f]+/[0-9A-Fa-f]+)")
+_SWITCH: Final = re.compile(r"^\s*(\d+)\s+([0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})(?:\s|$)")
 
 
 @dataclass(frozen=True, order=True)
@@ -109,28 +109,57 @@ class Branch:
     switch_lsn: int
 
 
-def branch_of(history: str) -> Branch | None:
-    """Read from a `.history` file where its timeline branched off: its last line.
+def branches_of(history: str) -> list[Branch]:
+    """Read from a `.history` file every branch on the way to its timeline, the oldest first; none: it is no history.
 
     Source: https://www.postgresql.org/docs/15/continuous-archiving.html#BACKUP-TIMELINES
     """
     lines = [match for line in history.splitlines() if (match := _SWITCH.match(line))]
-    return Branch(int(lines[-1][1]), parse_lsn(lines[-1][2])) if lines else None
+    return [Branch(int(line[1]), parse_lsn(line[2])) for line in lines]
 
 
-def predecessor(segment: SegmentName, branch: Branch | None, segment_bytes: int) -> SegmentName | None:
-    """The segment that must have been shipped before this one, None for the first of all WAL.
+@dataclass(frozen=True)
+class Stretch:
+    """The segments of one server's past that are on one timeline, from the one that begins at LSN `start` on."""
+
+    timeline: int
+    start: int
+
+
+class Lineage:
+    """Which segments lead to a timeline: recovery reads them in this order, and no others.
 
     The first segment of a timeline begins with a copy of its parent's bytes, so what precedes it is the
-    parent's segment before the one in which they parted.
+    parent's segment before the one in which they parted; or the grandparent's, where both parted in one.
     """
-    start = segment.start(segment_bytes)
-    if start < segment_bytes:
-        return None
-    timeline = segment.timeline
-    if branch is not None and segment_of(branch.switch_lsn, timeline, segment_bytes) == segment:
-        timeline = branch.parent
-    return segment_of(start - segment_bytes, timeline, segment_bytes)
+
+    def __init__(self, timeline: int, branches: Sequence[Branch], *, segment_bytes: int) -> None:
+        timelines = [*(branch.parent for branch in branches), timeline]
+        starts = [0, *(branch.switch_lsn // segment_bytes * segment_bytes for branch in branches)]
+        self._segment_bytes = segment_bytes
+        self._newest_first = [Stretch(*pair) for pair in zip(timelines, starts, strict=True)][::-1]
+
+    def at(self, lsn: int) -> SegmentName:
+        """The segment that holds the byte at this LSN."""
+        timeline = next(stretch.timeline for stretch in self._newest_first if stretch.start <= lsn)
+        return segment_of(lsn, timeline, self._segment_bytes)
+
+    def before(self, segment: SegmentName) -> SegmentName | None:
+        """The segment that must have been shipped before this one, None for the first of all WAL."""
+        start = segment.start(self._segment_bytes)
+        return self.at(start - self._segment_bytes) if start else None
+
+    def after(self, segment: SegmentName) -> SegmentName:
+        """The segment that must be shipped next."""
+        return self.at(segment.start(self._segment_bytes) + self._segment_bytes)
+
+    def ends_up_to(self, segment: SegmentName) -> Iterator[SegmentName]:
+        """The last segment of each stretch that is not after this one, the newest first."""
+        end = segment.start(self._segment_bytes)
+        for stretch in self._newest_first:
+            if stretch.start <= end:
+                yield segment_of(end, stretch.timeline, self._segment_bytes)
+                end = stretch.start - self._segment_bytes
 
 
 @dataclass(frozen=True)

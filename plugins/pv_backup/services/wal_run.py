@@ -81,23 +81,30 @@ class WalReport:
                 self.replaced += 1
         self.read_bytes += shipment.file.size
         self.stored_bytes += shipment.size_bytes
-        if shipment.damage is not None:
-            self.problems.append(Problem(shipment.damage, shipment.file.name))
 
 
 class WalRun:
     """Ships what is in the directory when it starts, oldest first.
 
     :param closer: closes the open segment first; None where no source is at hand.
+    :param tell: hears of each problem when it is found: a hole cannot be seen any more once what follows it is
+        shipped, so the news must not wait for the end of a run that may be killed.
     :param take_for_s: seconds after which no further file is taken.
     """
 
     def __init__(
-        self, *, bench: Workbench, spool: WalSpool, closer: SegmentCloser | None, take_for_s: float = TAKE_FOR_S
+        self,
+        *,
+        bench: Workbench,
+        spool: WalSpool,
+        closer: SegmentCloser | None,
+        tell: Callable[[Problem], None] | None = None,
+        take_for_s: float = TAKE_FOR_S,
     ) -> None:
         self._bench = replace(bench, store=bench.store.patient_for(S3_PATIENCE_S))
         self._spool = spool
         self._closer = closer
+        self._tell = tell
         self._take_for_s = take_for_s
         self._stopped = threading.Event()
 
@@ -135,8 +142,13 @@ class WalRun:
         try:
             work()
         except PvBackupError as error:
-            log.warning("%s", error)
-            report.problems.append(Problem(error))
+            self._add_problem(report, Problem(error))
+
+    def _add_problem(self, report: WalReport, problem: Problem) -> None:
+        log.error("%s", ": ".join(part for part in (problem.subject, str(problem.error)) if part))
+        report.problems.append(problem)
+        if self._tell is not None:
+            self._tell(problem)
 
     def _close(self, report: WalReport) -> None:
         if self._closer is not None:
@@ -157,8 +169,7 @@ class WalRun:
         sequence = WalSequence(store=self._bench.store, keys=self._bench.keys, spool=self._spool, header=header)
         present = sequence.present(files)
         for subject, error in sequence.breaks(files):
-            log.error("%s", error)
-            report.problems.append(Problem(error, subject))
+            self._add_problem(report, Problem(error, subject))
         shipper = WalShipper(bench=self._bench, spool=self._spool, system_identifier=header.system_identifier)
         workers = min(self._bench.settings.wal_parallelism, max(1, _MEMORY_BYTES // (_COPIES * header.segment_bytes)))
 
@@ -205,10 +216,12 @@ class WalRun:
             for future in done:
                 file = at_work.pop(future)
                 try:
-                    report.add(future.result())
+                    shipment = future.result()
+                    report.add(shipment)
+                    if shipment.damage is not None:
+                        self._add_problem(report, Problem(shipment.damage, file.name))
                 except IntegrityError as error:
-                    log.error("%s: %s", file.name, error)  # noqa: TRY400 - the alert says the same; no traceback
-                    report.problems.append(Problem(error, file.name))
+                    self._add_problem(report, Problem(error, file.name))
                 except PvBackupError as error:
                     outage = outage or error
         if outage is not None:

@@ -1,22 +1,23 @@
 """Find the holes in the sequence of WAL, before and between the files that are about to be shipped (SPEC F2).
 
 Recovery stops at the first missing segment, however many follow it. So for each stretch of files in the
-directory, the segment in front of it must be in the bucket, on its own timeline or on the parent's.
+directory, the segment in front of it must be in the bucket, on its own timeline or on an ancestor's.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 
 from pv_backup.services.artefacts import WAL_PREFIX, wal_object_key
 from pv_backup.services.compression import decompress
-from pv_backup.services.errors import PvBackupError, WalConflict, WalGap
+from pv_backup.services.errors import IntegrityError, PvBackupError, WalConflict, WalDamaged, WalGap
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
 from pv_backup.services.verification import open_artefact
-from pv_backup.services.wal import Branch, Hole, SegmentName, branch_of, history_name, predecessor, runs_of, segment_of
+from pv_backup.services.wal import Branch, Hole, Lineage, SegmentName, branches_of, history_name, runs_of
 from pv_backup.services.wal_objects import SYSTEM_IDENTIFIER
 from pv_backup.services.wal_spool import SegmentHeader, WalFile, WalSpool
 
@@ -26,6 +27,7 @@ _TAKE_BASE_BACKUP = (
     "look for the file on the source (pg_wal) and in PostgreSQL's and pg_receivewal's logs; "
     "if it is lost, trigger pv_backup_weekly_basebackup now: nothing after the hole can be recovered from before it"
 )
+_COPY_HISTORY = "copy it from pg_wal of the source into the WAL directory; the next run ships it"
 
 
 class WalSequence:
@@ -61,55 +63,47 @@ class WalSequence:
         """
         segments = [segment for file in files if (segment := file.segment)]
         for first, _ in runs_of(segments, self._segment_bytes):
-            if (error := self._break_before(first)) is not None:
+            try:
+                error = self._break_before(first, segments)
+            except WalDamaged as damage:
+                error = damage
+            if error is not None:
                 yield str(first), error
 
-    def _break_before(self, segment: SegmentName) -> PvBackupError | None:
-        before = predecessor(segment, None, self._segment_bytes)
+    def _break_before(self, segment: SegmentName, waiting: Collection[SegmentName]) -> PvBackupError | None:
+        before = self._lineage(segment, []).before(segment)
         if before is None or self._has(before):
             return self._of_another_cluster(before) if before else None
-        branch = self._branch(segment.timeline)
-        if branch is None and segment.timeline > 1:
+        branches = self._branches(segment.timeline)
+        if not branches and segment.timeline > 1:
             return WalGap(
                 f"{history_name(segment.timeline)} is neither in the bucket nor in {self._spool.directory}: "
                 f"recovery cannot find its way to {segment}",
-                remedy="copy it from pg_wal of the source into the WAL directory",
+                remedy=_COPY_HISTORY,
             )
-        on_parent = predecessor(segment, branch, self._segment_bytes)
-        if on_parent is not None and on_parent != before:
-            before = on_parent
-            if self._has(before):
-                return self._of_another_cluster(before)
-        hole = self._hole(segment, before, branch)
-        if hole is None:
-            log.info("the bucket has no WAL before %s: the archive begins here", segment)
-            return None
-        return WalGap(f"WAL is missing: {hole}", remedy=_TAKE_BASE_BACKUP)
-
-    def _hole(self, segment: SegmentName, before: SegmentName, branch: Branch | None) -> Hole | None:
-        """What is missing, from the newest segment that the bucket has below it; None if it has none."""
-        newest = self._newest_up_to(before)
-        if newest is not None:
-            return Hole(newest.next(self._segment_bytes), before, segment)
-        if branch is None or branch.parent == before.timeline:
-            return None
-        fork = segment_of(branch.switch_lsn, branch.parent, self._segment_bytes)
-        newest = self._newest_up_to(fork)
+        lineage = self._lineage(segment, branches)
+        before = lineage.before(segment)
+        if before is None or self._has(before):
+            return self._of_another_cluster(before) if before else None
+        ends = lineage.ends_up_to(before)
+        newest = next((newest for end in ends if (newest := self._newest_up_to(end, waiting))), None)
         if newest is None:
+            log.info("there is no WAL before %s: the archive begins here", segment)
             return None
-        # The parent's own segment of the fork is never finished: the child's begins with its bytes.
-        first_missing = newest.next(self._segment_bytes)
-        if first_missing >= fork:
-            first_missing = SegmentName(before.timeline, fork.log, fork.segment)
-        return Hole(first_missing, before, segment)
+        return WalGap(f"WAL is missing: {Hole(lineage.after(newest), before, segment)}", remedy=_TAKE_BASE_BACKUP)
 
-    def _newest_up_to(self, segment: SegmentName) -> SegmentName | None:
-        timeline = f"{WAL_PREFIX}{segment.timeline:08X}"
-        lowest = wal_object_key(str(SegmentName(segment.timeline, 0, 0)))
-        newest = None
-        for newest in self._store.keys_between(timeline, lowest, wal_object_key(str(segment))):  # noqa: B007 - the last one
-            pass
-        return SegmentName.parse(newest.removeprefix(WAL_PREFIX).removesuffix(".enc")) if newest else None
+    def _lineage(self, segment: SegmentName, branches: Sequence[Branch]) -> Lineage:
+        return Lineage(segment.timeline, branches, segment_bytes=self._segment_bytes)
+
+    def _newest_up_to(self, segment: SegmentName, waiting: Collection[SegmentName]) -> SegmentName | None:
+        """The newest segment of that timeline in the bucket or the directory, up to this one."""
+        lowest = SegmentName(segment.timeline, 0, 0)
+        keys = self._store.keys_between(
+            f"{WAL_PREFIX}{segment.timeline:08X}", wal_object_key(str(lowest)), wal_object_key(str(segment))
+        )
+        shipped = (SegmentName.parse(key.removeprefix(WAL_PREFIX).removesuffix(".enc")) for key in keys)
+        here = (other for other in waiting if lowest <= other <= segment)
+        return max((other for other in chain(shipped, here) if other), default=None)
 
     def _has(self, segment: SegmentName) -> bool:
         return self._spool.contains(str(segment)) or self._store.head(wal_object_key(str(segment))) is not None
@@ -125,15 +119,25 @@ class WalSequence:
             remedy="one bucket takes the WAL of one cluster: point this one at a bucket of its own",
         )
 
-    def _branch(self, timeline: int) -> Branch | None:
-        """Where a timeline left its parent, by its history in the directory or else in the bucket."""
+    def _branches(self, timeline: int) -> list[Branch]:
+        """Where a timeline comes from, by its history in the directory or else in the bucket.
+
+        :raises WalDamaged: if the one in the bucket does not open.
+        """
         name = history_name(timeline)
         if timeline == 1:
-            return None
+            return []
         if self._spool.contains(name):
-            return branch_of((self._spool.directory / name).read_text(errors="replace"))
+            return branches_of((self._spool.directory / name).read_text(errors="replace"))
         key = wal_object_key(name)
         if self._store.head(key) is None:
-            return None
-        with open_artefact(self._store, self._keys, key, Progress(label=key, downloads=True)) as artefact:
-            return branch_of(b"".join(decompress(artefact.plaintext)).decode(errors="replace"))
+            return []
+        try:
+            with open_artefact(self._store, self._keys, key, Progress(label=key, downloads=True)) as artefact:
+                return branches_of(b"".join(decompress(artefact.plaintext)).decode(errors="replace"))
+        except IntegrityError as error:
+            raise WalDamaged(
+                f"the object {key} is damaged, and recovery cannot find its way to timeline {timeline} without it: "
+                f"{error.what}",
+                remedy=_COPY_HISTORY,
+            ) from error

@@ -26,7 +26,7 @@ from pv_backup.services.pipeline import fail_closed
 from pv_backup.services.progress import Progress
 from pv_backup.services.timestamps import rfc3339
 from pv_backup.services.verification import Expected, compare_stored
-from pv_backup.services.wal import branch_of
+from pv_backup.services.wal import branches_of
 from pv_backup.services.wal_objects import HASH, SYSTEM_IDENTIFIER, event_of_same_file, journal_event
 from pv_backup.services.wal_spool import KEEP_FILE, WalFile, WalSpool, segment_header
 from pv_backup.services.workbench import Workbench
@@ -99,7 +99,10 @@ class WalShipper:
         :raises UploadFailed, StoreUnavailable, FailClosedError, JournalUnavailable: the file waits.
         """
         key = wal_object_key(file.name)
-        packed = self._pack(file)
+        try:
+            packed = self._pack(file)
+        except OSError as error:
+            raise WalDamaged(f"{file.path} cannot be read: {error.strerror}", remedy=KEEP_FILE) from error
         there = self._bench.store.head(key) if expected_there else None
         event, damage = None, None
         if there is not None:
@@ -111,7 +114,7 @@ class WalShipper:
         try:
             event = event or self._upload(key, packed, replace_etag=there.etag if there else None)
         except RefusedError:
-            if there is not None:
+            if expected_there:
                 raise
             # It came while we packed, from a worker that was thought dead.
             return self.ship(file, expected_there=True)
@@ -136,7 +139,7 @@ class WalShipper:
                     remedy=KEEP_FILE,
                 )
             system_identifier = header.system_identifier
-        elif branch_of(file.path.read_text(errors="replace")) is None:
+        elif not branches_of(file.path.read_text(errors="replace")):
             raise WalDamaged(f"{file.path} is no timeline history", remedy=KEEP_FILE)
         compressor, hasher, pieces = Compressor(), Sha3(), []
         with file.path.open("rb") as source:

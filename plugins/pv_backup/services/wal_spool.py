@@ -124,7 +124,7 @@ class WalSpool:
         found: list[WalFile] = []
         with self._naming_errors(), os.scandir(self.directory) as entries:
             for entry in entries:
-                if is_wal_name(entry.name):
+                if is_wal_name(entry.name) and entry.is_file():
                     status = entry.stat()
                     found.append(WalFile(Path(entry.path), status.st_mtime, status.st_size))
                 elif SegmentName.parse(entry.name.partition(".")[0]) and entry.name.endswith((".gz", ".lz4")):
@@ -136,7 +136,7 @@ class WalSpool:
 
     def contains(self, name: str) -> bool:
         """Whether a finished file of this name is there."""
-        return (self.directory / name).exists()
+        return (self.directory / name).is_file()
 
     def any_header(self) -> SegmentHeader | None:
         """The header of a segment that is there, the one being written included; None if there is none."""
@@ -145,15 +145,19 @@ class WalSpool:
         for path in paths:
             if SegmentName.parse(path.name.removesuffix(PARTIAL)) is None:
                 continue
-            # One that is renamed meanwhile, or damaged, is not the only one that knows.
-            with suppress(FileNotFoundError, WalDamaged):
+            # One that is renamed meanwhile, damaged, or no file at all is not the only one that knows.
+            with suppress(OSError, WalDamaged):
                 if header := segment_header(path):
                     return header
         return None
 
     def remove(self, file: WalFile) -> None:
-        """Take a file out of the queue: its object is verified and journaled."""
-        file.path.unlink(missing_ok=True)
+        """Take a file out of the queue: its object is verified and journaled.
+
+        :raises ConfigurationError: if the directory does not let it go.
+        """
+        with self._naming_errors():
+            file.path.unlink(missing_ok=True)
 
     def read_note(self) -> dict[str, Any]:
         """What an earlier run noted for the next one; nothing where it is missing or unreadable."""
