@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from pv_backup.services.journal import Journal
 from pv_backup.services.manifest import stored_header
 from pv_backup.services.progress import Progress
 from pv_backup.services.verification import open_artefact
-from pv_backup.services.wal import SegmentName
+from pv_backup.services.wal import SegmentName, segment_of
 from pv_backup.services.wal_closing import SegmentCloser
 from pv_backup.services.wal_run import WalReport, WalRun
 from pv_backup.services.wal_spool import WalSpool, segment_header
@@ -28,6 +30,10 @@ from tests.integration.backup_world import BackupWorld, backup_world
 from tests.integration.bucket_view import BucketView
 from tests.support.clusters import SourceCluster
 from tests.support.servers import Bucket, JournalDatabase, SourceDatabase, TestStack
+
+# xlp_pageaddr, in the header of a segment's first page (XLogPageHeaderData of PostgreSQL 15).
+_ADDRESS = struct.Struct("=Q")
+_ADDRESS_OFFSET = 8
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,24 @@ def record(cluster: SourceCluster, directory: Path, *, segments: int = 12) -> Re
         first=[name for name in names if name.startswith("00000001") and SegmentName.parse(name)],
         second=[name for name in names if name.startswith("00000002") and SegmentName.parse(name)],
     )
+
+
+def numbered(recorded: RecordedWal, directory: Path, *, first: int, count: int) -> dict[str, bytes]:
+    """Put copies of a recorded segment into the directory, each with the first page that its number asks for.
+
+    :param first: the number of the first of them, so many segments of 1 MiB after the beginning of all WAL.
+    :returns: their contents by name, no two alike.
+    """
+    template = bytearray(recorded.bytes(recorded.first[0]))
+    contents = {}
+    for number in range(first, first + count):
+        lsn = number * len(template)
+        _ADDRESS.pack_into(template, _ADDRESS_OFFSET, lsn)
+        template[-16:] = secrets.token_bytes(16)
+        name = str(segment_of(lsn, 1, len(template)))
+        contents[name] = bytes(template)
+        (directory / name).write_bytes(contents[name])
+    return contents
 
 
 @contextmanager

@@ -1,0 +1,166 @@
+"""A worker that is killed, at each of its steps and at any moment: the next run finishes the job (TC-ERR-08)."""
+
+from __future__ import annotations
+
+import os
+import random  # noqa: TID251 - to choose moments, reproducibly; no identifier comes from it
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dev import guard
+from pv_backup.services.artefacts import wal_object_key
+from tests.integration.wal_worker import Order, Servers
+from tests.integration.wal_world import RecordedWal, ShippingWorld, numbered, shipping_world
+
+pytestmark = pytest.mark.case("TC-ERR-08", "TC-NOM-02")
+
+ROOT = Path(__file__).resolve().parents[2]
+SEED = 47
+
+
+class Worker:
+    """Runs in processes of their own, one at a time."""
+
+    def __init__(self, world: ShippingWorld, journal_dsn: str) -> None:
+        stack = world.backup.stack
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.wal_worker"],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        guard.watch_process(self._process.pid)
+        self._tell(
+            Servers(
+                endpoint=stack.s3.endpoint,
+                access_key=stack.backup_user.access_key,
+                secret_key=stack.backup_user.secret_key,
+                bucket=world.bucket.name,
+                vault_address=stack.vault.address,
+                vault_token=stack.backup_token,
+                journal_dsn=journal_dsn,
+            ).as_line()
+        )
+
+    def start(self, order: Order) -> int:
+        """Begin a run; its process id."""
+        self._tell(order.as_line())
+        return self._answer()
+
+    def end(self) -> int:
+        """Wait for the run's end; its exit code, negative for a signal."""
+        return self._answer()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line)
+        self._process.stdin.flush()
+
+    def _answer(self) -> int:
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
+
+
+@pytest.fixture
+def world(stack, source_db, journal_db, bucket, tmp_path) -> Iterator[ShippingWorld]:
+    directory = tmp_path / "wal"
+    directory.mkdir()
+    with shipping_world(stack, source_db, journal_db, bucket, directory) as world:
+        yield world
+
+
+@pytest.fixture
+def worker(world: ShippingWorld, journal_db) -> Iterator[Worker]:
+    worker = Worker(world, journal_db.service_dsn)
+    yield worker
+    worker.close()
+
+
+def assert_nothing_lost(world: ShippingWorld, contents: dict[str, bytes], where: str) -> None:
+    """Each file is still in the directory, or its object is verified."""
+    for name, content in contents.items():
+        there = world.directory / name
+        kept = there.read_bytes() if there.exists() else world.fetched(name)
+        assert kept == content, f"{name}, {where}"
+
+
+def assert_shipped_once(world: ShippingWorld, contents: dict[str, bytes], where: str) -> None:
+    """Every file is in the bucket in one version, as it was, with one event, and gone from the directory."""
+    assert world.waiting() == [], where
+    events = {event["object_key"]: [] for event in world.events()}
+    for event in world.events():
+        events[event["object_key"]].append(str(event["backup_id"]))
+    for name, content in contents.items():
+        key = wal_object_key(name)
+        assert world.bucket.versions(key) == [key], f"{name}, {where}"
+        assert events[key] == [world.backup_id_of(name)], f"{name}, {where}"
+        assert world.fetched(name) == content, f"{name}, {where}"
+
+
+def finish(world: ShippingWorld, where: str) -> None:
+    assert world.run().problems == [], where
+
+
+def steps_of(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def sweep(world: ShippingWorld, worker: Worker, recorded: RecordedWal, chosen: slice) -> None:
+    """Kill a run of two files at each of the chosen steps, each time with two files that follow the last."""
+    log = world.directory.with_name("steps")
+    shipped = numbered(recorded, world.directory, first=0xFE, count=2)
+    finish(world, "before the first kill")  # an archive's beginning has steps of its own
+    shipped |= numbered(recorded, world.directory, first=0x100, count=2)
+    worker.start(Order(directory=str(world.directory), steps=str(log)))
+    assert worker.end() == 0
+    assert_shipped_once(world, shipped, "not killed")
+    steps = steps_of(log)
+    assert {"directory: listed", "journal: before COMMIT", "directory: after unlink"} <= set(steps)
+    for number in range(1, len(steps) + 1)[chosen]:
+        log.unlink()
+        contents = numbered(recorded, world.directory, first=0x100 + 2 * number, count=2)
+        worker.start(Order(directory=str(world.directory), steps=str(log), kill_at=number))
+        assert worker.end() == -signal.SIGKILL
+        where = f"killed at step {number} of {len(steps)}: {steps_of(log)[-1]}"
+        assert_nothing_lost(world, contents, where)
+        finish(world, where)
+        assert_shipped_once(world, contents, where)
+
+
+def test_a_run_killed_at_any_step_is_finished_by_the_next(world: ShippingWorld, worker: Worker, recorded: RecordedWal):
+    sweep(world, worker, recorded, slice(None))
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.soak)])
+def test_runs_killed_at_random_moments_lose_and_repeat_nothing(
+    world: ShippingWorld, worker: Worker, recorded: RecordedWal, kills: int
+):
+    moments = random.Random(SEED)
+    log = world.directory.with_name("steps")
+    waiting: list[int] = []
+    for kill in range(kills):
+        contents = numbered(recorded, world.directory, first=0x100 + 30 * kill, count=30)
+        pid = worker.start(Order(directory=str(world.directory), steps=str(log), parallelism=4))
+        moment = moments.uniform(0.05, 1.0)
+        time.sleep(moment)
+        os.kill(pid, signal.SIGKILL)
+        worker.end()
+        waiting.append(len(world.waiting()))
+        where = f"kill {kill} of seed {SEED}, after {moment:.3f} s, {waiting[-1]} of 30 waiting"
+        assert_nothing_lost(world, contents, where)
+        finish(world, where)
+        assert_shipped_once(world, contents, where)
+    assert any(0 < left < 30 for left in waiting), f"no kill of seed {SEED} hit a run at work: {waiting}"
