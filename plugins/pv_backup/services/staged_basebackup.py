@@ -22,7 +22,7 @@ from pv_backup.services.errors import ExportFailed
 from pv_backup.services.postgres import ExportProcess
 from pv_backup.services.progress import Ticker
 from pv_backup.services.staging import StagingDirectory
-from pv_backup.services.tar_stream import END_OF_ARCHIVE, TarSplitter, moved_below, new_header, padding_of
+from pv_backup.services.tar_stream import END_OF_ARCHIVE, Member, TarSplitter, moved_below, new_header, padding_of
 
 # What may lie there in clear and unread: enough for pg_basebackup not to wait, little enough for a disk and for
 # an upload within the time that is left after the export.
@@ -53,7 +53,7 @@ class StagedBasebackup:
         self._most_unread_bytes = most_unread_bytes
         self._consumed = 0
         self._waiting = False
-        self._owner = tarfile.TarInfo()
+        self._newest: Member | None = None
 
     def throttling(self) -> Ticker:
         """While the returned context is open, the tool waits for a reader that does not keep pace."""
@@ -121,7 +121,7 @@ class StagedBasebackup:
                     is_first = False
                 is_moved = piece.is_header and folder
                 pieces.append(moved_below(folder, bytes(piece.data)) if is_moved else piece.data)
-                self._owner = piece.member
+                self._newest = piece.member
             yield b"".join(pieces)
 
     def _read_grown(self, name: str, descriptor: int) -> bytes:
@@ -143,8 +143,13 @@ class StagedBasebackup:
             self._wait()
 
     def _manifest(self, descriptor: int) -> Iterator[bytes]:
+        if self._newest is None:
+            raise ExportFailed(
+                "pg_basebackup ended well, but left no tar",
+                remedy="see who deletes in its staging directory, and try again",
+            )
         left = size = os.fstat(descriptor).st_size
-        yield new_header(MEMBER, like=self._owner, mode=0o600, size=size)
+        yield new_header(MEMBER, like=self._newest, mode=0o600, size=size)
         while left:
             chunk = self._read_grown(MEMBER, descriptor)
             left -= len(chunk)

@@ -154,17 +154,18 @@ def test_a_paused_tool_can_be_ended(tmp_path):
 
 @pytest.mark.case("TC-ERR-01")
 @pytest.mark.parametrize(
-    ("last", "said"),
+    ("script", "said"),
     [
-        ("sys.exit('no space left on device')", "ended with status 1: no space left on device"),
-        ("os.kill(os.getpid(), 9)", "was ended by signal 9"),
-        ("os.truncate(f'{folder}/base.tar', 1500); sys.exit()", r"its base\.tar was cut"),
-        ("", "left no backup_manifest"),
+        (TARS + "sys.exit('no space left on device')", "ended with status 1: no space left on device"),
+        (TARS + "os.kill(os.getpid(), 9)", "was ended by signal 9"),
+        (TARS + "os.truncate(f'{folder}/base.tar', 1500); sys.exit()", r"its base\.tar was cut"),
+        (TARS, "left no backup_manifest"),
+        (MANIFEST, "left no tar"),
     ],
-    ids=["an error", "a signal", "a cut tar", "no manifest"],
+    ids=["an error", "a signal", "a cut tar", "no manifest", "no tar"],
 )
-def test_an_archive_that_is_not_whole_never_ends_well(tmp_path, last, said):
-    with staged(tmp_path, script=TARS + last, mebibytes=1) as (merged, tool, _):
+def test_an_archive_that_is_not_whole_never_ends_well(tmp_path, script, said):
+    with staged(tmp_path, script=script, mebibytes=1) as (merged, tool, _):
         assert tool.has_ended(within_s=10)
         with pytest.raises(ExportFailed, match=said):
             list(merged.chunks())

@@ -83,7 +83,8 @@ def has_ended(process: psutil.Process) -> bool:
 
 
 def guard_of(process: psutil.Process) -> psutil.Process:
-    (guard,) = [child for child in process.children() if "staging_guard" in " ".join(child.cmdline())]
+    alive = [child for child in process.children() if not has_ended(child)]
+    (guard,) = [child for child in alive if "staging_guard" in " ".join(child.cmdline())]
     return guard
 
 

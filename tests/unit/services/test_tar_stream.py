@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pv_backup.services.errors import ExportFailed
-from pv_backup.services.tar_stream import END_OF_ARCHIVE, TarSplitter, moved_below, new_header
+from pv_backup.services.tar_stream import END_OF_ARCHIVE, Member, TarSplitter, moved_below, new_header
 
 pytestmark = pytest.mark.case("TC-NOM-03")
 
@@ -64,6 +64,17 @@ def test_an_archive_that_is_cut_has_not_ended():
     assert not splitter.ended
 
 
+@pytest.mark.parametrize("size", [8**11 - 1, 8**11, 2**40])
+def test_a_member_of_any_size_is_read_as_what_it_is(size: int):
+    """PostgreSQL's are 1 GiB at most, unless it was built otherwise; ustar's octal digits end at 8 GiB."""
+    member = tarfile.TarInfo("base/1/16384")
+    member.size = size
+
+    (piece,) = TarSplitter(name="a tar").feed(member.tobuf(tarfile.GNU_FORMAT))
+
+    assert (piece.member.name, piece.member.size) == ("base/1/16384", size)
+
+
 def test_what_is_no_tar_is_named():
     with pytest.raises(ExportFailed, match=r"16389\.tar is no tar archive"):
         list(TarSplitter(name="16389.tar").feed(b"no header" * 100))
@@ -73,7 +84,8 @@ def test_members_move_below_a_folder_whatever_the_length_of_their_names(tmp_path
     contents = CONTENTS | {LONGEST_NAME: b"a table"}
     owner = tarfile.TarInfo()
     owner.uid, owner.mtime = 105, 1_700_000_000
-    moved = [new_header("pg_tblspc/16389", like=owner, mode=0o700, kind=tarfile.DIRTYPE)]
+    like = Member(name="", size=0, header=owner.tobuf(tarfile.USTAR_FORMAT))
+    moved = [new_header("pg_tblspc/16389", like=like, mode=0o700, kind=tarfile.DIRTYPE)]
     for piece in TarSplitter(name="a tar").feed(archive(contents)):
         moved.append(moved_below("pg_tblspc/16389", bytes(piece.data)) if piece.is_header else bytes(piece.data))
     raw = b"".join([*moved, END_OF_ARCHIVE])
