@@ -35,7 +35,8 @@ class WalProblems(PvBackupError):
     def __init__(self, problems: list[Problem]) -> None:
         first = problems[0].error
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        super().__init__(f"{first.code} {first.what}{more}", remedy=first.remedy)
+        super().__init__(f"{first.what}{more}", remedy=first.remedy)
+        self.code = first.code
 
 
 class ShipWalOperator(BackupStepOperator):

@@ -42,6 +42,11 @@ def wal_object_key(name: str) -> str:
     return f"{WAL_PREFIX}{name}.enc"
 
 
+def wal_name(object_key: str) -> str:
+    """The name that PostgreSQL knows a WAL object by."""
+    return object_key.removeprefix(WAL_PREFIX).removesuffix(".enc")
+
+
 def manifest_key(object_key: str) -> str:
     """The manifest stands beside its object; an object without it is not a backup (SPEC F1.6)."""
     return object_key.removesuffix(".enc") + ".manifest.json"

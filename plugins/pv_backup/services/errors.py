@@ -12,8 +12,6 @@ names involved, and what to do next; and its class alone tells whether another t
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class PvBackupError(Exception):
     """Base of all errors raised on purpose, so that a caller can tell them from bugs.
@@ -22,7 +20,7 @@ class PvBackupError(Exception):
     :param remedy: what the reader should do next, as an imperative sentence.
     """
 
-    code: ClassVar[str] = "ERR-47"
+    code = "ERR-47"
 
     def __init__(self, what: str, *, remedy: str = "") -> None:
         super().__init__(what)

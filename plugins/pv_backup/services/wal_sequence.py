@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
-from pv_backup.services.artefacts import WAL_PREFIX, wal_object_key
+from pv_backup.services.artefacts import WAL_PREFIX, wal_name, wal_object_key
 from pv_backup.services.compression import decompress
 from pv_backup.services.errors import IntegrityError, PvBackupError, WalConflict, WalDamaged, WalGap
 from pv_backup.services.key_wrapping import KeyWrapper
@@ -48,12 +48,15 @@ class WalSequence:
 
         :raises StoreUnavailable: if S3 does not answer.
         """
-        if not files:
-            return set()
-        names = sorted(file.name for file in files)
-        listed = self._store.keys_between(WAL_PREFIX, wal_object_key(names[0]), wal_object_key(names[-1]))
-        wanted = {wal_object_key(name): name for name in names}
-        return {wanted[key] for key in listed if key in wanted}
+        segments = [segment for file in files if (segment := file.segment)]
+        histories = [file.name for file in files if file.segment is None]
+        # Stretch by stretch: one old file that had to stay must not make every run page through all that came after.
+        stretches = [(str(first), str(last)) for first, last in runs_of(segments, self._segment_bytes)]
+        listed = (
+            self._store.keys_between(WAL_PREFIX, wal_object_key(first), wal_object_key(last))
+            for first, last in chain(stretches, zip(histories, histories, strict=True))
+        )
+        return {wal_name(key) for key in chain.from_iterable(listed)} & {file.name for file in files}
 
     def breaks(self, files: Collection[WalFile]) -> Iterator[tuple[str, PvBackupError]]:
         """What is wrong in front of these files: the segment behind each break, and the error that names it.
@@ -101,7 +104,7 @@ class WalSequence:
         keys = self._store.keys_between(
             f"{WAL_PREFIX}{segment.timeline:08X}", wal_object_key(str(lowest)), wal_object_key(str(segment))
         )
-        shipped = (SegmentName.parse(key.removeprefix(WAL_PREFIX).removesuffix(".enc")) for key in keys)
+        shipped = (SegmentName.parse(wal_name(key)) for key in keys)
         here = (other for other in waiting if lowest <= other <= segment)
         return max((other for other in chain(shipped, here) if other), default=None)
 

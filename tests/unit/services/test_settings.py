@@ -41,7 +41,8 @@ def test_every_setting_of_the_specification_is_there_with_its_default():
     settings = Settings.load(NEEDED)
     specified = {**CLAMPED, **REJECTED}
     assert {name: getattr(settings, name) for name in specified} == {n: d for n, (d, _, _) in specified.items()}
-    assert set(Settings.model_fields) == {*specified, *NEEDED, "pg_bin_dir"}
+    assert set(Settings.model_fields) == {*specified, *NEEDED, "pg_bin_dir", "wal_directory", "staging_directory"}
+    assert settings.wal_directory == Path("/var/wal-archive")
 
 
 @pytest.mark.parametrize(("name", "bounds"), CLAMPED.items())
