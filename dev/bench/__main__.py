@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dev import guard
 from dev.bench import dataset, tools
+from dev.bench.barman import Barman
 from dev.bench.basebackup import measure_basebackup
 from dev.bench.contest import console
 from dev.bench.dump import measure_dump
@@ -43,10 +44,12 @@ def main() -> None:
             dataset.build(world.source.postgres.dsn(DATABASE), size)
         if "dump" in parts:
             measure_dump(world, runs=runs)
+        if {"basebackup", "wal"} & set(parts):
+            barman = Barman(home)
         if "basebackup" in parts:
-            measure_basebackup(world, runs=runs)
+            measure_basebackup(world, barman=barman, runs=runs)
         if "wal" in parts:
-            measure_wal(world, runs=runs, segments=int(os.environ.get("SEGMENTS", "200")))
+            measure_wal(world, barman=barman, runs=runs, segments=int(os.environ.get("SEGMENTS", "200")))
     finally:
         world.stop()
         shutil.rmtree(home)

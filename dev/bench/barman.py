@@ -18,6 +18,7 @@ class Barman:
     """The newest barman-cloud that runs on a Python, with the project's versions of what both need (boto3 …).
 
     :param home: where the virtual environment goes.
+    :ivar version: of barman.
     """
 
     def __init__(self, home: Path) -> None:
@@ -28,16 +29,21 @@ class Barman:
         # psycopg2 would be compiled here; psycopg2-binary is the same, compiled already.
         overrides.write_text('psycopg2; python_version < "3"\n')
         uv = Path(sys.executable).with_name("uv")
-        install = [uv, "pip", "install", "--quiet", "--python", self._bin / "python", "--override", overrides]
+        install: list[str | Path] = [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            self._bin / "python",
+            "--override",
+            overrides,
+        ]
         install += ["--constraint", _REQUIREMENTS, "barman[cloud,lz4,snappy,zstandard]", "psycopg2-binary"]
-        for command in ([uv, "venv", "--quiet", "--python", python, home / "barman"], install):
-            # A user's configuration of uv (an index, a cache) holds here as elsewhere.
-            subprocess.run(command, check=True)
-
-    def version(self) -> str:
-        """Name and version, as it says itself."""
-        answer = [self._bin / "barman-cloud-backup", "--version"]
-        return subprocess.run(answer, check=True, capture_output=True, text=True).stdout.strip()
+        subprocess.run([uv, "venv", "--quiet", "--python", python, home / "barman"], check=True)
+        subprocess.run(install, check=True)
+        answer = subprocess.run([self._bin / "barman-cloud-backup", "--version"], check=True, capture_output=True)
+        self.version = answer.stdout.decode().split()[-1]
 
     def backup(self, world: World, bucket: str, *, compression: str) -> list[str | Path]:
         """A base backup of the source; it reads the data directory and stores no WAL."""

@@ -1,8 +1,7 @@
 """A set of finished WAL segments, as pg_receivewal wrote them, for every contender alike.
 
-The load writes, in rounds: scattered updates of an accounts table (pgbench's, of scale 10), which after each checkpoint
-log whole pages first; rows of text and JSON; documents that do not compress. Of each of the two latter 1 MiB for about
-2 MiB of the first.
+The load writes, in rounds: scattered updates of pgbench's accounts, which log a whole page where it is the first change
+after a checkpoint (3 MiB of WAL); rows of text and JSON (2 MiB); documents that do not compress (1 MiB).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import psycopg
@@ -22,10 +22,16 @@ from dev.bench.world import DATABASE, World
 from dev.servers.postgres import BIN_DIR
 from pv_backup.services.wal import SegmentName
 
-_PGBENCH_SCALE = 10
-# One account in 4001 is one on every 66th page or so.
-_STRIDE = 4001
-_UPDATE = f"UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid %% {_STRIDE} = %s"
+# 380 MiB: a table that does not pass by as a whole between two checkpoints.
+_PGBENCH_SCALE = 30
+# Comes again after three segments; each is compressed by itself.
+_TEXT_BYTES = 16 * MEBIBYTE
+# 200 accounts a round, each on a page of its own; the golden section spreads the rounds over the other pages.
+_STRIDE, _STEP = 15013, 9279
+_UPDATE = """
+UPDATE pgbench_accounts SET abalance = abalance + 1
+ WHERE aid IN (SELECT generate_series(%s::int, (SELECT max(aid) FROM pgbench_accounts), %s))
+"""
 
 
 @dataclass(frozen=True)
@@ -83,21 +89,22 @@ class SegmentSet:
 def write_segments(world: World, count: int) -> SegmentSet:
     """Put the load on the source until pg_receivewal has that many segments."""
     dsn = world.source.postgres.dsn(DATABASE)
-    pgbench = [BIN_DIR / "pgbench", "--initialize", "--quiet", f"--scale={_PGBENCH_SCALE}", dsn]
+    pgbench: list[str | Path] = [BIN_DIR / "pgbench", "--initialize", "--quiet", f"--scale={_PGBENCH_SCALE}", dsn]
     subprocess.run(pgbench, check=True, capture_output=True)
-    # Before the slot exists: what made the tables is not part of the set.
+    # The slot comes after the tables: what filled them is not part of the set.
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("CREATE TABLE wal_statement (id bigint, taken_at timestamptz, attributes jsonb, body text)")
         connection.execute("CREATE TABLE wal_document (content bytea)")
         connection.execute("ALTER TABLE wal_document ALTER content SET STORAGE EXTERNAL")
+        connection.execute("CHECKPOINT")
         world.source.start_receiving()
-        rows = statements(count * 16 * MEBIBYTE)
+        rows = cycle(statements(_TEXT_BYTES))
         turn = 0
         while len(_finished(world.source.wal_directory)) < count:
             turn += 1
-            connection.execute(_UPDATE, [turn % _STRIDE])
+            connection.execute(_UPDATE, [turn * _STEP % _STRIDE, _STRIDE])
             with connection.cursor().copy("COPY wal_statement FROM STDIN") as copy:
-                for _ in range(1024):
+                for _ in range(2048):
                     copy.write_row(next(rows))
             with connection.cursor().copy("COPY wal_document FROM STDIN (FORMAT binary)") as copy:
                 copy.set_types(["bytea"])

@@ -1,4 +1,4 @@
-"""WAL shipping, in segments per second, against pgBackRest's asynchronous push and barman-cloud: (k) to (o)."""
+"""WAL shipping, in segments per second, against pgBackRest's asynchronous push and barman-cloud: (k) to (n)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dev.bench.barman import Barman
 from dev.bench.contest import Contender, Heat, alternate, console, median_wall, print_table
 from dev.bench.measure import Measured, measure_command
 from dev.bench.ours import print_start, run_stage
-from dev.bench.pgbackrest import COMMAND, PgBackRest
+from dev.bench.pgbackrest import COMMAND, FASTEST, PgBackRest
 from dev.bench.segments import SegmentSet, write_segments
 from dev.bench.world import World
 from pv_backup.services.progress import human_bytes
@@ -20,9 +20,8 @@ _ARCHIVER: list[str | Path] = [sys.executable, "-S", "-E", archiver.__file__]
 _BARMAN_COMPRESSION = "lz4"
 
 
-def measure_wal(world: World, *, runs: int, segments: int) -> None:
+def measure_wal(world: World, *, barman: Barman, runs: int, segments: int) -> None:
     """Measure and print; everybody speaks TLS with S3, and finds the whole set waiting."""
-    barman = Barman(world.home)
     console.print(f"writing {segments} WAL segments")
     the_set = write_segments(world, segments)
     console.print(
@@ -35,7 +34,7 @@ def measure_wal(world: World, *, runs: int, segments: int) -> None:
         with the_set.as_data_directory(world.home) as data:
             command = barman.archive(world, heat.bucket, "%p", compression=_BARMAN_COMPRESSION)
             measured = measure_command([*_ARCHIVER, data, *command], env=env, servers=world.servers)
-        return {f"(m) {barman.version()}, {_BARMAN_COMPRESSION}, not encrypted by the client": measured}
+        return {f"(m) barman-cloud-wal-archive {barman.version}, {_BARMAN_COMPRESSION}": measured}
 
     answers: list[dict[str, object]] = []
 
@@ -49,7 +48,7 @@ def measure_wal(world: World, *, runs: int, segments: int) -> None:
     contenders: list[Contender] = [
         _pgbackrest(world, the_set, "(k) pgBackRest, process-max=2", {"process-max": "2"}),
         _pgbackrest(world, the_set, "(l) pgBackRest, process-max=4", {"process-max": "4"}),
-        _pgbackrest(world, the_set, "(L) the same, zst level 1", {"process-max": "4", "compress-level": "1"}),
+        _pgbackrest(world, the_set, "(L) the same, zst level -5", {"process-max": "4", **FASTEST}),
         barman_cloud,
         ours,
     ]
