@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) $(shell command -v python3.11 || command -v python3))
 BIN := .venv/bin
 ALEMBIC := $(BIN)/python -m alembic -c include/migrations/alembic.ini
+# Tests wait for servers more than they work; each of the two has servers of its own.
+SIDE_BY_SIDE := --numprocesses=2 --dist=loadfile
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock"
 
 .PHONY: help ready up down clean airflow migrate migrate-back demo bench test lint cases soak lock
@@ -46,7 +48,7 @@ lint: ready ## Lint and types
 	@$(BIN)/mypy
 
 test: lint ## Lint, types and every test, on real servers of its own
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 soak: ready ## The long tests
 	@$(BIN)/python -m pytest -m soak
