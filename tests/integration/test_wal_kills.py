@@ -5,73 +5,20 @@ from __future__ import annotations
 import os
 import random  # noqa: TID251 - to choose moments, reproducibly; no identifier comes from it
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dev import guard
 from pv_backup.services.artefacts import wal_object_key
-from tests.integration.wal_worker import Order, Servers
+from tests.integration.wal_worker import Order
+from tests.integration.wal_workers import Worker
 from tests.integration.wal_world import RecordedWal, ShippingWorld, numbered, shipping_world
 
 pytestmark = pytest.mark.case("TC-ERR-08", "TC-NOM-02")
 
-ROOT = Path(__file__).resolve().parents[2]
 SEED = 47
-
-
-class Worker:
-    """Runs in processes of their own, one at a time."""
-
-    def __init__(self, world: ShippingWorld, journal_dsn: str) -> None:
-        stack = world.backup.stack
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.wal_worker"],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        guard.watch_process(self._process.pid)
-        self._tell(
-            Servers(
-                endpoint=stack.s3.endpoint,
-                access_key=stack.backup_user.access_key,
-                secret_key=stack.backup_user.secret_key,
-                bucket=world.bucket.name,
-                vault_address=stack.vault.address,
-                vault_token=stack.backup_token,
-                journal_dsn=journal_dsn,
-            ).as_line()
-        )
-
-    def start(self, order: Order) -> int:
-        """Begin a run; its process id."""
-        self._tell(order.as_line())
-        return self._answer()
-
-    def end(self) -> int:
-        """Wait for the run's end; its exit code, negative for a signal."""
-        return self._answer()
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line)
-        self._process.stdin.flush()
-
-    def _answer(self) -> int:
-        assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
 
 
 @pytest.fixture
@@ -84,9 +31,8 @@ def world(stack, source_db, journal_db, bucket, tmp_path) -> Iterator[ShippingWo
 
 @pytest.fixture
 def worker(world: ShippingWorld, journal_db) -> Iterator[Worker]:
-    worker = Worker(world, journal_db.service_dsn)
-    yield worker
-    worker.close()
+    with Worker(world, journal_db) as worker:
+        yield worker
 
 
 def assert_nothing_lost(world: ShippingWorld, contents: dict[str, bytes], where: str) -> None:
@@ -114,6 +60,12 @@ def finish(world: ShippingWorld, where: str) -> None:
     assert world.run().problems == [], where
 
 
+def queued(world: ShippingWorld, recorded: RecordedWal, *, first: int, count: int) -> dict[str, bytes]:
+    """Put files into the directory; their contents by name."""
+    names = numbered(recorded, world.directory, first=first, count=count)
+    return {name: (world.directory / name).read_bytes() for name in names}
+
+
 def steps_of(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
@@ -121,19 +73,19 @@ def steps_of(path: Path) -> list[str]:
 def sweep(world: ShippingWorld, worker: Worker, recorded: RecordedWal, chosen: slice) -> None:
     """Kill a run of two files at each of the chosen steps, each time with two files that follow the last."""
     log = world.directory.with_name("steps")
-    shipped = numbered(recorded, world.directory, first=0xFE, count=2)
+    numbered(recorded, world.directory, first=0xFE, count=2)
     finish(world, "before the first kill")  # an archive's beginning has steps of its own
-    shipped |= numbered(recorded, world.directory, first=0x100, count=2)
+    contents = queued(world, recorded, first=0x100, count=2)
     worker.start(Order(directory=str(world.directory), steps=str(log)))
-    assert worker.end() == 0
-    assert_shipped_once(world, shipped, "not killed")
+    assert worker.end().exit_code == 0
+    assert_shipped_once(world, contents, "not killed")
     steps = steps_of(log)
     assert {"directory: listed", "journal: before COMMIT", "directory: after unlink"} <= set(steps)
     for number in range(1, len(steps) + 1)[chosen]:
         log.unlink()
-        contents = numbered(recorded, world.directory, first=0x100 + 2 * number, count=2)
+        contents = queued(world, recorded, first=0x100 + 2 * number, count=2)
         worker.start(Order(directory=str(world.directory), steps=str(log), kill_at=number))
-        assert worker.end() == -signal.SIGKILL
+        assert worker.end().exit_code == -signal.SIGKILL
         where = f"killed at step {number} of {len(steps)}: {steps_of(log)[-1]}"
         assert_nothing_lost(world, contents, where)
         finish(world, where)
@@ -152,7 +104,7 @@ def test_runs_killed_at_random_moments_lose_and_repeat_nothing(
     log = world.directory.with_name("steps")
     waiting: list[int] = []
     for kill in range(kills):
-        contents = numbered(recorded, world.directory, first=0x100 + 30 * kill, count=30)
+        contents = queued(world, recorded, first=0x100 + 30 * kill, count=30)
         pid = worker.start(Order(directory=str(world.directory), steps=str(log), parallelism=4))
         moment = moments.uniform(0.05, 1.0)
         time.sleep(moment)

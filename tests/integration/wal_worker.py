@@ -1,7 +1,7 @@
 """A worker that ships WAL, each run in a process of its own that a test may kill, or that kills itself at a step.
 
 Run as `python -m tests.integration.wal_worker`: the first line of standard input says where the servers are, each
-further one orders a run. It answers each order with the run's process id and then with its exit code.
+further one orders a run. It answers each order with the run's process id and, in the end, with how it ended.
 
 A run is a fork of this process, which has all modules loaded and no connection open: 0.1 s where a new Python
 takes 1.5.
@@ -91,6 +91,18 @@ class Order:
         return json.dumps(asdict(self)) + "\n"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a run ended.
+
+    :ivar exit_code: negative for a signal.
+    :ivar peak_kib: the most memory that it ever held, in KiB.
+    """
+
+    exit_code: int
+    peak_kib: int
+
+
 class Steps:
     """Counts what a run does, and ends it with SIGKILL where it shall end."""
 
@@ -157,7 +169,9 @@ def main() -> None:
             _ship(bench, order, steps)
             os._exit(0)
         print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        _, status, usage = os.wait4(pid, 0)
+        ended = Ended(exit_code=os.waitstatus_to_exitcode(status), peak_kib=usage.ru_maxrss)
+        print(json.dumps(asdict(ended)), flush=True)
 
 
 if __name__ == "__main__":

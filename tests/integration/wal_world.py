@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import struct
@@ -26,14 +27,15 @@ from pv_backup.services.wal_closing import SegmentCloser
 from pv_backup.services.wal_run import WalReport, WalRun
 from pv_backup.services.wal_spool import WalSpool, segment_header
 from pv_backup.services.workbench import Workbench
-from tests.integration.backup_world import BackupWorld, backup_world
+from tests.integration.backup_world import MEBIBYTE, BackupWorld, backup_world
 from tests.integration.bucket_view import BucketView
 from tests.support.clusters import SourceCluster
 from tests.support.servers import Bucket, JournalDatabase, SourceDatabase, TestStack
 
-# xlp_pageaddr, in the header of a segment's first page (XLogPageHeaderData of PostgreSQL 15).
-_ADDRESS = struct.Struct("=Q")
-_ADDRESS_OFFSET = 8
+# xlp_pageaddr and xlp_seg_size, in the header of a segment's first page (XLogLongPageHeaderData of PostgreSQL 15).
+_ADDRESS, _ADDRESS_OFFSET = struct.Struct("=Q"), 8
+_SEGMENT_BYTES, _SEGMENT_BYTES_OFFSET = struct.Struct("=I"), 32
+_PAGE_BYTES = 8192
 
 
 @dataclass(frozen=True)
@@ -182,22 +184,25 @@ def record(cluster: SourceCluster, directory: Path, *, segments: int = 12) -> Re
     )
 
 
-def numbered(recorded: RecordedWal, directory: Path, *, first: int, count: int) -> dict[str, bytes]:
-    """Put copies of a recorded segment into the directory, each with the first page that its number asks for.
+def numbered(
+    recorded: RecordedWal, directory: Path, *, first: int, count: int, segment_bytes: int = MEBIBYTE
+) -> list[str]:
+    """Put segments into the directory whose first page is a recorded one, with the address that each must have.
 
-    :param first: the number of the first of them, so many segments of 1 MiB after the beginning of all WAL.
-    :returns: their contents by name, no two alike.
+    The rest is random, hence incompressible, and no two are alike.
+
+    :param first: the number of the first of them, counted from the beginning of all WAL.
+    :returns: their names.
     """
-    template = bytearray(recorded.bytes(recorded.first[0]))
-    contents = {}
-    for number in range(first, first + count):
-        lsn = number * len(template)
+    template = bytearray(recorded.bytes(recorded.first[0])[:_PAGE_BYTES] + os.urandom(segment_bytes - _PAGE_BYTES))
+    _SEGMENT_BYTES.pack_into(template, _SEGMENT_BYTES_OFFSET, segment_bytes)
+    names = []
+    for lsn in range(first * segment_bytes, (first + count) * segment_bytes, segment_bytes):
         _ADDRESS.pack_into(template, _ADDRESS_OFFSET, lsn)
         template[-16:] = secrets.token_bytes(16)
-        name = str(segment_of(lsn, 1, len(template)))
-        contents[name] = bytes(template)
-        (directory / name).write_bytes(contents[name])
-    return contents
+        names.append(str(segment_of(lsn, 1, segment_bytes)))
+        (directory / names[-1]).write_bytes(template)
+    return names
 
 
 @contextmanager

@@ -1,0 +1,61 @@
+"""A backlog of any size drains in the same memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.wal_worker import Order
+from tests.integration.wal_workers import Worker
+from tests.integration.wal_world import MEBIBYTE, RecordedWal, ShippingWorld, numbered, shipping_world
+
+pytestmark = pytest.mark.case("TC-NOM-02")
+
+PARALLELISM = 4
+# What a file in work holds, in files: its compressed bytes, its object's, and their copy on the way to the socket.
+COPIES = 3
+# Libraries that the first file loads, and what the allocator keeps of each thread's.
+WORKING_KIB = 64 * 1024
+
+
+@pytest.fixture
+def world(stack, source_db, journal_db, bucket, tmp_path) -> Iterator[ShippingWorld]:
+    directory = tmp_path / "wal"
+    directory.mkdir()
+    with shipping_world(stack, source_db, journal_db, bucket, directory) as world:
+        yield world
+
+
+def peak_kib(world: ShippingWorld, worker: Worker) -> int:
+    """The most memory that one run over the directory ever held."""
+    log = world.directory.with_name("steps")
+    worker.start(Order(directory=str(world.directory), steps=str(log), parallelism=PARALLELISM))
+    ended = worker.end()
+    assert ended.exit_code == 0
+    assert world.waiting() == []
+    return ended.peak_kib
+
+
+@pytest.mark.parametrize(
+    ("segment_mib", "backlogs"),
+    [
+        (1, (20, 120)),
+        (16, (4, 12)),
+        pytest.param(1, (40, 400, 2000), marks=pytest.mark.soak),
+        pytest.param(16, (24, 96), marks=pytest.mark.soak),
+    ],
+)
+def test_a_longer_backlog_takes_no_more_memory(
+    world: ShippingWorld, journal_db, recorded: RecordedWal, segment_mib: int, backlogs: tuple[int, ...]
+):
+    size = segment_mib * MEBIBYTE
+    with Worker(world, journal_db) as worker:
+        idle, peaks, first = peak_kib(world, worker), [], 0x100
+        for count in backlogs:
+            numbered(recorded, world.directory, first=first, count=count, segment_bytes=size)
+            peaks.append(peak_kib(world, worker))
+            first += count
+
+    print(f"idle {idle} KiB, then {dict(zip(backlogs, peaks, strict=True))} KiB for so many of {segment_mib} MiB")
+    assert max(peaks) < idle + WORKING_KIB + PARALLELISM * COPIES * segment_mib * 1024

@@ -1,0 +1,70 @@
+"""The test's end of :mod:`tests.integration.wal_worker`: orders runs, and is told how they ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+from dev import guard
+from tests.integration.wal_worker import Ended, Order, Servers
+from tests.integration.wal_world import ShippingWorld
+from tests.support.servers import JournalDatabase
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Worker:
+    """Runs in processes of their own, one at a time; a context."""
+
+    def __init__(self, world: ShippingWorld, journal: JournalDatabase) -> None:
+        stack = world.backup.stack
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.wal_worker"],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        guard.watch_process(self._process.pid)
+        self._tell(
+            Servers(
+                endpoint=stack.s3.endpoint,
+                access_key=stack.backup_user.access_key,
+                secret_key=stack.backup_user.secret_key,
+                bucket=world.bucket.name,
+                vault_address=stack.vault.address,
+                vault_token=stack.backup_token,
+                journal_dsn=journal.service_dsn,
+            ).as_line()
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def start(self, order: Order) -> int:
+        """Begin a run; its process id."""
+        self._tell(order.as_line())
+        return int(self._answer())
+
+    def end(self) -> Ended:
+        """Wait for the run's end."""
+        return Ended(**json.loads(self._answer()))
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line)
+        self._process.stdin.flush()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
