@@ -10,6 +10,7 @@ import pytest
 
 from pv_backup.services import wal_run
 from pv_backup.services.artefacts import wal_object_key
+from pv_backup.services.wal_closing import SegmentCloser
 from tests.integration.wal_schedule import Load, Ran, Schedule, schedule_of
 from tests.integration.wal_world import WalWorld, wait_until, wal_world
 from tests.support.servers import TestStack
@@ -132,3 +133,21 @@ def test_files_wait_for_a_journal_that_is_away(schedule: Schedule, load: Load, s
     schedule.run_until_well()
     assert schedule.world.waiting() == []
     assert_all_there_once(schedule.world, load)
+
+
+def test_a_receiver_that_is_away_is_told_once_while_the_rest_is_shipped(schedule: Schedule, monkeypatch):
+    monkeypatch.setitem(SegmentCloser.__init__.__kwdefaults__, "receiver_patience_s", IMPATIENT_S)
+    world = schedule.world
+    first, second = world.segments(2)
+    world.cluster.receiver.stop()
+    (world.directory / second).rename(world.directory / "aside")
+    assert schedule.run().error is not None
+    (world.directory / "aside").rename(world.directory / second)
+    assert schedule.run().error is not None
+    assert {first, second} <= set(world.shipped())
+    assert schedule.trail() == [("alert", "WAL-RECEIVER")]
+
+    world.cluster.start_receiving()
+    schedule.run_until_well()
+
+    assert schedule.trail() == [("alert", "WAL-RECEIVER"), ("alert_settled", "WAL-RECEIVER")]
