@@ -21,8 +21,8 @@ class BucketView:
         self._s3: Any = bucket.admin
 
     def keys(self) -> list[str]:
-        listing = self._s3.list_objects_v2(Bucket=self.name)
-        return sorted(entry["Key"] for entry in listing.get("Contents", []))
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
 
     def open_uploads(self) -> list[str]:
         """Keys of the multipart uploads that nobody has completed or aborted."""
