@@ -15,10 +15,10 @@ from typing import Final
 from uuid import uuid4
 
 from pv_backup.services.artefacts import ArtefactType, wal_object_key
-from pv_backup.services.compression import Compressor
+from pv_backup.services.compression import compress_whole
 from pv_backup.services.envelope import ArtefactContext, EnvelopeWriter, new_iv
 from pv_backup.services.errors import IntegrityError, RefusedError, WalDamaged
-from pv_backup.services.hashing import Sha3
+from pv_backup.services.hashing import sha3_256_hex
 from pv_backup.services.journal import JournalEvent
 from pv_backup.services.key_wrapping import new_dek, wiped
 from pv_backup.services.part_sizes import MEBIBYTE
@@ -33,7 +33,6 @@ from pv_backup.services.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
-_READ_BYTES: Final = MEBIBYTE
 # A segment of the usual 16 MiB is one PutObject, which leaves nothing behind when its worker dies.
 _PART_BYTES: Final = 90 * MEBIBYTE
 
@@ -64,13 +63,9 @@ class Shipment:
 class _Packed:
     """A file's compressed bytes, whose hash its object's metadata carries from the start."""
 
-    pieces: list[bytes]
+    compressed: bytes
     hash_sha3_256: str
     system_identifier: str
-
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.pieces))
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -141,19 +136,13 @@ class WalShipper:
             system_identifier = header.system_identifier
         elif not branches_of(file.path.read_text(errors="replace")):
             raise WalDamaged(f"{file.path} is no timeline history", remedy=KEEP_FILE)
-        compressor, hasher, pieces = Compressor(), Sha3(), []
-        with file.path.open("rb") as source:
-            while chunk := source.read(_READ_BYTES):
-                pieces.append(compressor.update(chunk))
-        pieces.append(compressor.finish())
-        for piece in pieces:
-            hasher.update(piece)
-        return _Packed(pieces, hasher.hexdigest(), system_identifier)
+        compressed = compress_whole(file.path.read_bytes())
+        return _Packed(compressed, sha3_256_hex(compressed), system_identifier)
 
     def _upload(self, key: str, packed: _Packed, *, replace_etag: str | None) -> JournalEvent:
         """Encrypt, upload, read back."""
         store, progress = self._bench.store, Progress(label=key)
-        if packed.size > _PART_BYTES:
+        if len(packed.compressed) > _PART_BYTES:
             store.abort_open_uploads(key)
         dek = new_dek()
         with wiped(dek):
@@ -164,14 +153,13 @@ class WalShipper:
                 metadata=header.metadata | packed.metadata,
                 replace_etag=replace_etag,
                 part_bytes=_PART_BYTES,
-                expected_bytes=packed.size,
+                expected_bytes=len(packed.compressed),
                 progress=progress,
             )
             try:
                 upload.write(header.raw)
-                for piece in packed.pieces:
-                    for segment in fail_closed(envelope.update, piece):
-                        upload.write(segment)
+                for segment in fail_closed(envelope.update, packed.compressed):
+                    upload.write(segment)
                 upload.write(fail_closed(envelope.finish))
                 upload.complete(permit=_freely)
             except BaseException:
