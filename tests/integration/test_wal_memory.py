@@ -43,7 +43,6 @@ def peak_kib(world: ShippingWorld, worker: Worker) -> int:
     ("segment_mib", "backlogs"),
     [
         (1, (20, 120)),
-        (16, (4, 12)),
         pytest.param(1, (40, 400, 2000), marks=pytest.mark.soak),
         pytest.param(16, (24, 96), marks=pytest.mark.soak),
     ],
