@@ -7,16 +7,19 @@ cluster back to any second. One run at a time, many files at once in it.
 
 | task | does |
 | --- | --- |
-| `ship_wal` | closes an open segment older than 60 s, looks for holes, ships every finished file |
+| `ship_wal` | looks for holes, ships every finished file; closes an open segment older than 60 s and ships it too |
 
 It runs on queue `pv_backup_wal`: serve that queue on the host where pg_receivewal writes, and only there.
 The directory is the queue of work, so nothing is lost while this DAG is paused, failing or killed; the source
 keeps nothing back for it. A run takes files for five minutes; the next one goes on with the rest.
 
-**Paged?** Each incident is told once, and again after a day. The run is red as long as it lasts:
+**Paged?** Each incident is told once, and again after a day (every run, while the journal is down). The run is red
+as long as it lasts:
 
-* WAL-RECEIVER: pg_receivewal is not connected, or does not deliver. Look at its unit; the source keeps its
-  WAL for slot `pv_backup` meanwhile, and its disk fills.
+* WAL-RECEIVER: pg_receivewal is not connected, is behind, or writes elsewhere. Look at its unit; the source keeps
+  its WAL for slot `pv_backup` meanwhile, and its disk fills. "has removed WAL": drop and create the slot, move
+  `*.partial` and kept files out of the directory before pg_receivewal starts (it begins after the newest file
+  there), then trigger `pv_backup_weekly_basebackup`.
 * WAL-GAP: segments are missing, the message names them. Look for them in `pg_wal` of the source; if they are
   lost, trigger `pv_backup_weekly_basebackup` now.
 * WAL-CONFLICT: the bucket holds another file of this name, or another cluster's. Both are kept; all others
@@ -27,7 +30,7 @@ keeps nothing back for it. A run takes files for five minutes; the next one goes
 * ERR-47-03: S3 refuses or does not answer. Likewise.
 * ERR-47-04: what S3 returned is not what was uploaded. The file waits, and the next run replaces the object.
 * ERR-47-06: the journal is down. Files that are uploaded wait for their journal event.
-* CONFIGURATION: the message names the setting or privilege.
+* CONFIGURATION: the message names the setting, the directory's mode or the privilege.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ WORKING_KIB = 128 * 1024
 @pytest.fixture
 def world(stack, source_db, journal_db, bucket, tmp_path) -> Iterator[ShippingWorld]:
     directory = tmp_path / "wal"
-    directory.mkdir()
+    directory.mkdir(mode=0o700)
     with shipping_world(stack, source_db, journal_db, bucket, directory) as world:
         yield world
 

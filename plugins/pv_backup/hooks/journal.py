@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from psycopg.conninfo import make_conninfo
@@ -25,5 +26,10 @@ class JournalHook(LibpqHook):
         super().__init__(postgres_conn_id=postgres_conn_id, **kwargs)
 
     def sessions(self) -> sessionmaker[Session]:
-        """Sessions that connect at first use."""
-        return sessions_for(make_conninfo(**self.params()))
+        """Sessions that connect at first use; one pool of connections for all that a task asks."""
+        return _pool(make_conninfo(**self.params()))
+
+
+@cache
+def _pool(dsn: str) -> sessionmaker[Session]:
+    return sessions_for(dsn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,14 +45,21 @@ def alert_of(
         raise_alert(alert, [LogChannel(), *_audit_channel(connections)])
 
 
-def settle(context: Context, incidents: Collection[str], *, connections: ConnectionIds) -> None:
-    """Note that these incidents of the DAG are over; what can't be noted is told once more at worst."""
+def settle(context: Context, is_over: Callable[[str], bool], *, connections: ConnectionIds) -> None:
+    """Note which open incidents of the DAG are over; what can't be noted is told once more at worst.
+
+    Incidents about one file are left alone: nobody sees by a run whether a person has dealt with them.
+
+    :param is_over: is asked with each incident's code.
+    """
     from pv_backup.operators.workbench import journal_hook
 
-    names = [f"{context['ti'].dag_id}/{incident}" for incident in incidents]
+    flow = f"{context['ti'].dag_id}/"
     try:
-        for name in AlertMemory(journal_hook(connections).sessions()).settle(names):
-            log.warning("%s is over", name)
+        memory = AlertMemory(journal_hook(connections).sessions())
+        codes = [name.removeprefix(flow) for name in memory.open_incidents(flow)]
+        for code in memory.settle([flow + code for code in codes if "/" not in code and is_over(code)]):
+            log.warning("%s is over", code)
     except PvBackupError:
         log.exception("incidents could not be settled")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk.observability import stats
 
 if TYPE_CHECKING:
-    from pv_backup.services.wal_run import WalReport
+    from pv_backup.services.wal_report import WalReport
 
 
 def report_success(flow: str, size_bytes: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from pv_backup.operators.base import BackupStepOperator
@@ -14,19 +13,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from pv_backup.services.settings import Settings
-    from pv_backup.services.wal_run import Problem, WalReport, WalRun
+    from pv_backup.services.wal_report import Problem, WalReport
+    from pv_backup.services.wal_run import WalRun
 
-#: Codes of outages: over when a run succeeds. An incident about one file stays told.
-_OUTAGES: Final = (
-    "ERR-47-01",
-    "ERR-47-02",
-    "ERR-47-03",
-    "ERR-47-06",
-    "CONFIGURATION",
-    "WAL-RECEIVER",
-    "REFUSED",
-    "UNEXPECTED",
-)
+# Outages of the source: over when it was asked and pg_receivewal follows it. All others: over when files are shipped.
+_OF_THE_SOURCE: Final = frozenset({"ERR-47-01", "WAL-RECEIVER"})
 
 
 class WalProblems(PvBackupError):
@@ -55,7 +46,6 @@ class ShipWalOperator(BackupStepOperator):
 
         :raises WalProblems: after everything that could be shipped was.
         """
-        from pv_backup.operators.alerting import settle
         from pv_backup.services.wal_closing import SegmentCloser
         from pv_backup.services.wal_run import WalRun
         from pv_backup.services.wal_spool import WalSpool
@@ -70,8 +60,7 @@ class ShipWalOperator(BackupStepOperator):
         )
         report = self._run.run()
         report_wal(report)
-        over = set(_OUTAGES) - {problem.error.code for problem in report.problems if not problem.subject}
-        settle(context, sorted(over), connections=self.connections)
+        self._settle(context, report)
         if report.problems:
             raise WalProblems(report.problems)
         return _shown(report)
@@ -89,6 +78,17 @@ class ShipWalOperator(BackupStepOperator):
         incident = "/".join(part for part in (explain(error)[0], subject) if part)
         alert_of(context, error, backup_id=None, connections=self.connections, incident=incident)
 
+    def _settle(self, context: Context, report: WalReport) -> None:
+        """Note which outages are over: those of servers that this run has used with success."""
+        from pv_backup.operators.alerting import settle
+
+        def is_over(code: str) -> bool:
+            if code in _OF_THE_SOURCE:
+                return report.source_seen
+            return report.done > 0 and not report.outages
+
+        settle(context, is_over, connections=self.connections)
+
     def on_kill(self) -> None:
         """Take no further file; what is in work waits in the directory for the next run."""
         if self._run is not None:
@@ -96,6 +96,7 @@ class ShipWalOperator(BackupStepOperator):
 
 
 def _shown(report: WalReport) -> dict[str, Any]:
-    counted = asdict(report) | {"rate": round(report.rate, 1), "seconds": round(report.seconds, 1)}
-    del counted["problems"]
+    counted = vars(report) | {"rate": round(report.rate, 1), "seconds": round(report.seconds, 1)}
+    for name in ("problems", "tell", "source_seen"):
+        del counted[name]
     return counted | {"oldest_s": round(report.oldest_s)}

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, sessionmaker
 
 from pv_backup.services.alerts import Alert
@@ -45,6 +46,24 @@ class AlertMemory:
                 return False
             self._audit.write(session, ALERT, backup_id=alert.backup_id, details=asdict(alert))
             return True
+
+    def open_incidents(self, flow: str) -> list[str]:
+        """The incidents of a flow that were told and not settled since.
+
+        :param flow: what their names begin with.
+        :raises JournalUnavailable: ERR-47-06.
+        """
+        name = BackupAuditEvent.details["incident"].astext
+        newest = (
+            select(name.label("incident"), BackupAuditEvent.event_type)
+            .where(name.startswith(flow, autoescape=True))
+            .ext(distinct_on(name))
+            .order_by(name, BackupAuditEvent.id.desc())
+            .subquery()
+        )
+        with transaction(self._sessions, f"looking for open incidents of {flow}") as session:
+            statement = select(newest.c.incident).where(newest.c.event_type == ALERT)
+            return list(session.execute(statement).scalars())
 
     def settle(self, incidents: Collection[str]) -> list[str]:
         """Note that these are over, so that their next occurrence is news again.

@@ -270,7 +270,7 @@ class ArtefactUpload:
             return UploadFailed(
                 f"upload of {key}: nothing completed for {self._clock.timeout_s:.0f} s, "
                 f"last: {s3_errors.describe(error)}",
-                remedy="bring the S3 endpoint back, then trigger the DAG again for this day",
+                remedy="bring the S3 endpoint back; WAL goes on by itself, a backup of a day is triggered again",
             )
         return UploadFailed(
             f"upload of {key}: {operation} was refused: {s3_errors.describe(error)}",

@@ -238,7 +238,7 @@ class ObjectStore:
         if s3_errors.may_pass(error):
             return StoreUnavailable(
                 f"{place}: S3 does not answer: {s3_errors.describe(error)}",
-                remedy="bring the S3 endpoint back, then trigger the DAG again for this day",
+                remedy="bring the S3 endpoint back; WAL goes on by itself, a backup of a day is triggered again",
             )
         return ConfigurationError(
             f"{place}: S3 refuses: {s3_errors.describe(error)}",

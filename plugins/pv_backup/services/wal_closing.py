@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, LiteralString
 
 import psycopg
 
-from pv_backup.services.errors import ReceiverDown
+from pv_backup.services.errors import ConfigurationError
 from pv_backup.services.postgres import Server
-from pv_backup.services.wal import parse_lsn, segment_of
+from pv_backup.services.wal import SegmentName, parse_lsn, segment_of
+from pv_backup.services.wal_receiver import RECEIVER_PATIENCE_S, ReceiverWatch
 from pv_backup.services.wal_spool import WalSpool
 
 log = logging.getLogger(__name__)
 
-SLOT: Final = "pv_backup"
 OPEN_SEGMENT_S: Final = 60.0
-RECEIVER_PATIENCE_S: Final = 10.0
-_POLL_S: Final = 0.1
-_SYSTEMCTL: Final = "on the host of the WAL directory: `systemctl status pg_receivewal`, and its journal"
+_NOTE: Final = "open_segment"
+# A segment's first page begins with this much header (XLogLongPageHeaderData), which is nobody's write.
+_LONG_HEADER_BYTES: Final = 40
 
 # A snapshot changes when a transaction with an id ends, and not before: pg_current_snapshot() is xmin:xmax:running,
 # and xmax follows the last one that ended (https://www.postgresql.org/docs/15/functions-info.html, table 9.79).
@@ -34,7 +35,6 @@ _STATE = """
 SELECT pg_walfile_name(lsn), lsn::text, pg_size_bytes(current_setting('wal_segment_size')), pg_current_snapshot()::text
   FROM pg_current_wal_insert_lsn() AS lsn
 """
-_RECEIVER = "SELECT active, wal_status FROM pg_replication_slots WHERE slot_name = %s"
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,13 @@ class _Open:
 
     :ivar since: Unix seconds from which its age is counted.
     :ivar snapshot: of the transactions that had ended before it was opened; None if that is not known.
+    :ivar awaited: a segment that was closed and was not seen in the directory yet.
     """
 
     segment: str
     since: float
     snapshot: str | None
+    awaited: str | None = None
 
 
 class SegmentCloser:
@@ -69,93 +71,89 @@ class SegmentCloser:
         self._server = server
         self._spool = spool
         self._older_than_s = older_than_s
-        self._receiver_patience_s = receiver_patience_s
+        self._receiver = ReceiverWatch(source=server.name, spool=spool, patience_s=receiver_patience_s)
 
-    def close_if_due(self) -> str | None:
+    def close_if_due(self, *, listed: Collection[str] = ()) -> str | None:
         """Close the open segment if it is due, wait for it in the directory, and return its name.
 
+        :param listed: names of the finished files that were there when the run began.
         :raises ReceiverDown: if pg_receivewal is not connected, lost its WAL, or does not deliver.
         :raises ExportFailed: if the source does not let us in, or fails a query.
+        :raises ConfigurationError: if the role may not do what this needs.
         """
-        with self._server.naming_errors(), self._server.connect() as connection:
-            connection.autocommit = True
-            self._demand_receiver(connection)
-            return self._close(connection)
+        with self._server.naming_errors():
+            try:
+                with self._server.connect() as connection:
+                    connection.autocommit = True
+                    return self._close(connection, listed)
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise ConfigurationError(
+                    f"the role of {self._server.name} may not close WAL segments: {str(error).splitlines()[0]}",
+                    remedy="make it a superuser, or GRANT it pg_monitor and EXECUTE ON FUNCTION pg_switch_wal()",
+                ) from None
 
-    def _close(self, connection: psycopg.Connection) -> str | None:
+    def _close(self, connection: psycopg.Connection, listed: Collection[str]) -> str | None:
+        self._receiver.demand_connected(connection)
         if _value(connection, "SELECT pg_is_in_recovery()"):
             log.info("%s is a standby, which has no open segment of its own", self._server.name)
             return None
         row = connection.execute(_STATE).fetchone()
         assert row is not None  # noqa: S101 - a function in FROM returns one row
-        file_name, lsn, segment_bytes, snapshot = row
-        timeline = int(file_name[:8], 16)
+        file_name, lsn_text, segment_bytes, snapshot = row
+        lsn = parse_lsn(lsn_text)
         # Not file_name itself: at a segment's first byte it is still that of the segment before.
-        segment = segment_of(parse_lsn(lsn), timeline, segment_bytes)
-        noted = self._noted(str(segment))
-        if time.time() - noted.since < self._older_than_s or noted.snapshot == snapshot:
-            self._note(noted)
-            return None
+        segment = segment_of(lsn, int(file_name[:8], 16), segment_bytes)
+        noted = self._delivered(self._noted(str(segment)), listed)
+        if time.time() - noted.since >= self._older_than_s and noted.snapshot != snapshot:
+            return self._switch(connection, segment, segment_bytes, snapshot)
+        if lsn % segment_bytes > _LONG_HEADER_BYTES:
+            self._receiver.await_received(segment)
+        return None
+
+    def _switch(
+        self, connection: psycopg.Connection, segment: SegmentName, segment_bytes: int, snapshot: str
+    ) -> str | None:
         end = parse_lsn(_value(connection, "SELECT pg_switch_wal()::text"))
         if end % segment_bytes == 0:
             return None  # not a byte was written to it, and PostgreSQL closed nothing
-        closed = segment_of(end, timeline, segment_bytes)
+        # A switch that fills its segment to the last byte ends after the next one's header.
+        closed = segment_of(end - _LONG_HEADER_BYTES, segment.timeline, segment_bytes)
         # The snapshot from before the switch: who ended in between makes one switch too many, never one too few.
-        self._note(_Open(str(closed.next(segment_bytes)), time.time(), snapshot))
-        self._await(str(closed))
+        opened = _Open(str(closed.next(segment_bytes)), time.time(), snapshot)
+        self._note(replace(opened, awaited=str(closed)))
+        self._receiver.await_finished(closed, listed=())
+        self._note(opened)
         log.info("closed %s, which was open for over %.0f s with writes in it", closed, self._older_than_s)
         return str(closed)
 
+    def _delivered(self, noted: _Open, listed: Collection[str]) -> _Open:
+        """Wait for what an earlier run closed and did not see come, and note what is known by now.
+
+        :raises ReceiverDown: if it still does not come; the note keeps it.
+        """
+        awaited = SegmentName.parse(noted.awaited or "")
+        self._note(noted)
+        if awaited is not None:
+            self._receiver.await_finished(awaited, listed=listed)
+            noted = replace(noted, awaited=None)
+            self._note(noted)
+        return noted
+
     def _noted(self, segment: str) -> _Open:
         """What is known of the open segment; where it is not the noted one, it began when the one before it ended."""
-        note = self._spool.read_note()
+        now, note = time.time(), self._spool.read_note(_NOTE)
         try:
-            noted = _Open(str(note["segment"]), float(note["since"]), note["snapshot"])
+            # A clock that was ahead must not keep a segment open until it is right again.
+            noted = _Open(str(note["segment"]), min(float(note["since"]), now), note["snapshot"], note.get("awaited"))
         except (KeyError, TypeError, ValueError):
-            return _Open(segment, time.time(), None)
+            return _Open(segment, now, None)
         if noted.segment == segment:
             return noted
         finished = [file.finished_at for file in self._spool.files() if file.segment]
-        return _Open(segment, max(finished, default=time.time()), None)
+        return _Open(segment, min(max(finished, default=now), now), None, noted.awaited)
 
     def _note(self, state: _Open) -> None:
-        self._spool.write_note({"segment": state.segment, "since": state.since, "snapshot": state.snapshot})
-
-    def _await(self, segment: str) -> None:
-        deadline = time.monotonic() + self._receiver_patience_s
-        while not self._spool.contains(segment):
-            if time.monotonic() > deadline:
-                raise ReceiverDown(
-                    f"{segment} was closed {self._receiver_patience_s:.0f} s ago and is not in "
-                    f"{self._spool.directory}: pg_receivewal is connected and does not keep up, or writes elsewhere",
-                    remedy=_SYSTEMCTL,
-                )
-            time.sleep(_POLL_S)
-
-    def _demand_receiver(self, connection: psycopg.Connection) -> None:
-        """Give a pg_receivewal that is just being restarted a moment."""
-        deadline = time.monotonic() + self._receiver_patience_s
-        while True:
-            row = connection.execute(_RECEIVER, [SLOT]).fetchone()
-            if row is None:
-                raise ReceiverDown(
-                    f"{self._server.name} has no replication slot {SLOT}: nobody receives its WAL",
-                    remedy=f"pg_receivewal --create-slot --slot={SLOT} there, then start its unit",
-                )
-            active, wal_status = row
-            if wal_status == "lost":
-                raise ReceiverDown(
-                    f"{self._server.name} has removed WAL that slot {SLOT} still needed (max_slot_wal_keep_size)",
-                    remedy="drop and create the slot, start pg_receivewal, and trigger pv_backup_weekly_basebackup now",
-                )
-            if active:
-                return
-            if time.monotonic() > deadline:
-                raise ReceiverDown(
-                    f"no pg_receivewal is connected to slot {SLOT} of {self._server.name}; its WAL piles up there",
-                    remedy=_SYSTEMCTL,
-                )
-            time.sleep(_POLL_S)
+        self._spool.write_note(_NOTE, asdict(state))
 
 
 def _value(connection: psycopg.Connection, query: LiteralString) -> Any:

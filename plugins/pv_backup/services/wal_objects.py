@@ -18,6 +18,7 @@ from pv_backup.services.journal import JournalEvent
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import stored_header
 from pv_backup.services.models import Outcome
+from pv_backup.services.object_reader import StoredObject
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
 from pv_backup.services.verification import Expected, OpenedArtefact, open_artefact
@@ -48,13 +49,14 @@ def expected_of_wal(store: ObjectStore, key: str) -> Expected:
 
 
 def event_of_same_file(
-    store: ObjectStore, keys: KeyWrapper, file: WalFile, metadata: Mapping[str, str]
+    store: ObjectStore, keys: KeyWrapper, file: WalFile, there: StoredObject, metadata: Mapping[str, str]
 ) -> JournalEvent:
     """Open the object that is there and give its journal event, if it is this file's.
 
+    :param there: the object, as HEAD tells of it.
     :param metadata: hash and cluster of the file, as they stand beside its object.
     :raises WalDamaged: if it does not open, or its metadata is not what its header says.
-    :raises WalConflict: if it opens and is another file's, or another cluster's.
+    :raises WalConflict: if it opens and is another file's, or says that it is another cluster's.
     """
     key = wal_object_key(file.name)
     hasher, progress = Sha3(), Progress(label=key, downloads=True)
@@ -62,6 +64,9 @@ def event_of_same_file(
         with open_artefact(store, keys, key, progress) as artefact:
             same = _equals(_plain(artefact, hasher), file.path)
     except IntegrityError as error:
+        # Another cluster's may open under its own key only: what is not ours is not ours to replace.
+        if there.metadata.get(SYSTEM_IDENTIFIER, metadata[SYSTEM_IDENTIFIER]) != metadata[SYSTEM_IDENTIFIER]:
+            raise _conflict(file, there.metadata[SYSTEM_IDENTIFIER], metadata, error.what) from error
         raise _damaged(key, error.what) from error
     header = artefact.header
     if header.context.object_key != key:
@@ -70,11 +75,7 @@ def event_of_same_file(
     # A segment's own bytes name its cluster; a history's do not.
     foreign = file.segment is None and stored_identifier not in (None, metadata[SYSTEM_IDENTIFIER])
     if foreign or not same:
-        raise WalConflict(
-            f"{key} is another file than {file.path}: cluster {stored_identifier} wrote it, "
-            f"cluster {metadata[SYSTEM_IDENTIFIER]} wrote the file",
-            remedy=_BOTH_KEPT,
-        )
+        raise _conflict(file, stored_identifier, metadata, "it opens")
     if artefact.metadata != header.metadata | dict(metadata) | {HASH: hasher.hexdigest()}:
         raise _damaged(key, "its metadata is not what its header and bytes say")
     return journal_event(header, hasher.hexdigest(), progress.read_bytes)
@@ -109,6 +110,14 @@ def journal_event(header: Header, hash_sha3_256: str, size_bytes: int) -> Journa
         hash_sha3_256=hash_sha3_256,
         size_bytes=size_bytes,
         k_backup_version=header.context.k_backup_version,
+    )
+
+
+def _conflict(file: WalFile, theirs: str | None, ours: Mapping[str, str], state: str) -> WalConflict:
+    return WalConflict(
+        f"{wal_object_key(file.name)} is another file than {file.path}: cluster {theirs} wrote it, "
+        f"cluster {ours[SYSTEM_IDENTIFIER]} wrote the file; {state}",
+        remedy=_BOTH_KEPT,
     )
 
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 from pv_backup.services.artefacts import ArtefactType, wal_object_key
 from pv_backup.services.compression import compress_whole
 from pv_backup.services.envelope import ArtefactContext, EnvelopeWriter, new_iv
-from pv_backup.services.errors import IntegrityError, RefusedError, WalDamaged
+from pv_backup.services.errors import IntegrityError, ReadBackMismatch, RefusedError, WalDamaged
 from pv_backup.services.hashing import sha3_256_hex
 from pv_backup.services.journal import JournalEvent
 from pv_backup.services.key_wrapping import new_dek, wiped
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 # A segment of the usual 16 MiB is one PutObject, which leaves nothing behind when its worker dies.
 _PART_BYTES: Final = 90 * MEBIBYTE
+
+
+_WAITS: Final = "the file waits, and the next run replaces the object; find out what alters objects on the way to S3"
 
 
 class Fate(StrEnum):
@@ -102,7 +105,7 @@ class WalShipper:
         event, damage = None, None
         if there is not None:
             try:
-                event = event_of_same_file(self._bench.store, self._bench.keys, file, packed.metadata)
+                event = event_of_same_file(self._bench.store, self._bench.keys, file, there, packed.metadata)
             except WalDamaged as error:
                 damage = error
         fate = Fate.SHIPPED if there is None else Fate.REPLACED if damage else Fate.ALREADY_THERE
@@ -169,7 +172,10 @@ class WalShipper:
         expected = Expected(
             header.context.backup_id, packed.hash_sha3_256, size, header.tag.hex(), further_metadata=packed.metadata
         )
-        compare_stored(store, self._bench.keys, key, expected, progress=Progress(label=key, downloads=True))
+        try:
+            compare_stored(store, self._bench.keys, key, expected, progress=Progress(label=key, downloads=True))
+        except IntegrityError as error:
+            raise ReadBackMismatch(error.what, remedy=_WAITS) from error
         return journal_event(header, packed.hash_sha3_256, size)
 
     def _envelope(self, key: str, dek: bytearray) -> EnvelopeWriter:

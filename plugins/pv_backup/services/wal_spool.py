@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from pv_backup.services.errors import ConfigurationError, RunAlive, WalDamaged
 from pv_backup.services.wal import SegmentName, is_wal_name
 
 PARTIAL: Final = ".partial"
-_NOTE: Final = ".pv_backup.json"
+_COMPRESSED: Final = (".gz", ".lz4")
+_NOTES: Final = ".pv_backup.json"
 _LOCK: Final = ".pv_backup.lock"
 KEEP_FILE: Final = "keep the file for inspection, find out who wrote it, and take a base backup now"
 _REMEDY: Final = (
@@ -95,6 +97,7 @@ class WalSpool:
 
     def __init__(self, *, directory: Path) -> None:
         self.directory = directory
+        self._writing = threading.Lock()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -119,7 +122,7 @@ class WalSpool:
     def files(self) -> list[WalFile]:
         """The finished files, histories first, then segments in the order in which they were written.
 
-        :raises ConfigurationError: if the directory can't be read, or pg_receivewal compresses into it.
+        :raises ConfigurationError: if the directory can't be read.
         """
         found: list[WalFile] = []
         with self._naming_errors(), os.scandir(self.directory) as entries:
@@ -127,12 +130,32 @@ class WalSpool:
                 if is_wal_name(entry.name) and entry.is_file():
                     status = entry.stat()
                     found.append(WalFile(Path(entry.path), status.st_mtime, status.st_size))
-                elif SegmentName.parse(entry.name.partition(".")[0]) and entry.name.endswith((".gz", ".lz4")):
-                    raise ConfigurationError(
-                        f"{entry.path} is compressed by pg_receivewal: such files would never be shipped",
-                        remedy="start pg_receivewal without --compress, and decompress what it wrote in its place",
-                    )
         return sorted(found, key=lambda file: (file.segment is not None, file.name))
+
+    def faults(self) -> Iterator[ConfigurationError]:
+        """What is wrong with the directory itself, and keeps no file of it from being shipped."""
+        with self._naming_errors():
+            mode = self.directory.stat().st_mode
+            names = sorted(path.name for path in self.directory.iterdir() if path.suffix in _COMPRESSED)
+        if mode & 0o077:
+            yield ConfigurationError(
+                f"the WAL directory {self.directory} has mode {mode & 0o777:04o}: "
+                "others than its owner may look at WAL in clear",
+                remedy=f"chmod 0700 {self.directory}",
+            )
+        if packed := [name for name in names if SegmentName.parse(name.partition(".")[0])]:
+            yield ConfigurationError(
+                f"pg_receivewal compresses into {self.directory} ({packed[0]}, {len(packed)} in all): "
+                "such files are never shipped",
+                remedy="start pg_receivewal without --compress, and decompress what it wrote in its place",
+            )
+
+    def newest(self) -> SegmentName | None:
+        """The segment furthest on that there is a file of, the one being written included."""
+        with self._naming_errors():
+            names = [path.name.removesuffix(PARTIAL) for path in self.directory.iterdir()]
+        segments = [segment for name in names if (segment := SegmentName.parse(name))]
+        return max(segments, key=lambda segment: (segment.log, segment.segment), default=None)
 
     def contains(self, name: str) -> bool:
         """Whether a finished file of this name is there."""
@@ -159,20 +182,23 @@ class WalSpool:
         with self._naming_errors():
             file.path.unlink(missing_ok=True)
 
-    def read_note(self) -> dict[str, Any]:
-        """What an earlier run noted for the next one; nothing where it is missing or unreadable."""
+    def read_note(self, subject: str) -> Any:
+        """What an earlier run noted for the next one; None where it is missing or unreadable."""
+        return self._read_notes().get(subject)
+
+    def write_note(self, subject: str, note: Any) -> None:
+        """Keep something for the next run, as JSON; a loss costs it no more than a guess."""
+        draft = self.directory / f"{_NOTES}.new"
+        with self._writing, self._naming_errors():
+            draft.write_text(json.dumps(self._read_notes() | {subject: note}))
+            draft.replace(self.directory / _NOTES)
+
+    def _read_notes(self) -> dict[str, Any]:
         try:
-            note = json.loads((self.directory / _NOTE).read_bytes())
+            notes = json.loads((self.directory / _NOTES).read_bytes())
         except (OSError, ValueError):
             return {}
-        return note if isinstance(note, dict) else {}
-
-    def write_note(self, note: dict[str, Any]) -> None:
-        """Keep something for the next run; a loss costs it no more than a guess."""
-        draft = self.directory / f"{_NOTE}.new"
-        with self._naming_errors():
-            draft.write_text(json.dumps(note))
-            draft.replace(self.directory / _NOTE)
+        return notes if isinstance(notes, dict) else {}
 
     @contextmanager
     def _naming_errors(self) -> Iterator[None]:

@@ -74,15 +74,41 @@ def test_subdirectories_and_links_to_nowhere_are_left_alone(spool: WalSpool):
     assert spool.any_header() is None
 
 
-@pytest.mark.parametrize("ending", [".gz", ".lz4", ".gz.partial", ".lz4.partial"])
-def test_a_pg_receivewal_that_compresses_is_refused_by_name(spool: WalSpool, ending: str):
+@pytest.mark.parametrize("ending", [".gz", ".lz4"])
+def test_a_pg_receivewal_that_compresses_is_named_and_stops_nothing(spool: WalSpool, ending: str):
+    put(spool, SEGMENT)
     put(spool, f"{SEGMENT}{ending}")
 
-    if ending.endswith(".partial"):
-        assert names(spool) == []
-    else:
-        with pytest.raises(ConfigurationError, match=f"{SEGMENT}{ending} is compressed"):
-            spool.files()
+    (fault,) = spool.faults()
+
+    assert f"pg_receivewal compresses into {spool.directory} ({SEGMENT}{ending}, 1 in all)" in fault.what
+    assert names(spool) == [SEGMENT]
+
+
+@pytest.mark.parametrize("ending", [".gz.partial", ".lz4.partial", ".partial"])
+def test_what_is_still_being_written_is_no_fault(spool: WalSpool, ending: str):
+    put(spool, f"{SEGMENT}{ending}")
+
+    assert list(spool.faults()) == []
+    assert names(spool) == []
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o704])
+def test_a_directory_that_others_may_look_into_is_named(spool: WalSpool, mode: int):
+    spool.directory.chmod(mode)
+
+    (fault,) = spool.faults()
+
+    assert f"has mode {mode:04o}" in fault.what
+    assert fault.remedy == f"chmod 0700 {spool.directory}"
+
+
+def test_the_newest_segment_counts_by_its_place_and_not_by_its_timeline(spool: WalSpool):
+    assert spool.newest() is None
+    for name in ("000000010000000000000009", "00000002000000000000000A.partial", "00000003.history"):
+        put(spool, name)
+
+    assert str(spool.newest()) == "00000002000000000000000A"
 
 
 def test_a_file_tells_its_size_and_when_it_was_finished(spool: WalSpool):
@@ -107,7 +133,7 @@ def test_a_removed_file_is_gone_and_may_be_gone_already(spool: WalSpool):
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path):
     spool = WalSpool(directory=tmp_path / "nowhere")
 
-    for use in (spool.files, spool.any_header, lambda: spool.write_note({}), spool.locked().__enter__):
+    for use in (spool.files, spool.any_header, lambda: spool.write_note("kept", []), spool.locked().__enter__):
         with pytest.raises(ConfigurationError, match="nowhere can't be used: No such file or directory"):
             use()
 
@@ -175,9 +201,11 @@ def test_one_process_at_a_time_ships(spool: WalSpool):
 
 
 def test_a_note_is_kept_for_the_next_run(spool: WalSpool):
-    spool.write_note({"segment": SEGMENT, "since": 1.5})
+    spool.write_note("open", {"segment": SEGMENT, "since": 1.5})
+    spool.write_note("kept", [SEGMENT])
 
-    assert WalSpool(directory=spool.directory).read_note() == {"segment": SEGMENT, "since": 1.5}
+    again = WalSpool(directory=spool.directory)
+    assert (again.read_note("open"), again.read_note("kept")) == ({"segment": SEGMENT, "since": 1.5}, [SEGMENT])
     assert names(spool) == []
 
 
@@ -186,7 +214,7 @@ def test_a_note_that_cannot_be_read_is_none(spool: WalSpool, content: bytes | No
     if content is not None:
         put(spool, ".pv_backup.json", content=content)
 
-    assert spool.read_note() == {}
+    assert spool.read_note("kept") is None
 
 
 def test_the_lock_is_nobody_elses_to_read(spool: WalSpool):
