@@ -61,6 +61,7 @@ def main() -> None:
         "idle_rss": idle_rss,
         "export": asdict(exported),
         "verification": asdict(verified),
+        "size_bytes": expected.size_bytes,
     }
     print(json.dumps(result), file=sys.stdout, flush=True)
 

@@ -18,6 +18,8 @@ from psycopg import sql
 
 from dev import airflow_env
 from dev.servers.postgres import BIN_DIR
+from pv_backup.services.artefacts import ArtefactType
+from tests.support.clusters import SourceCluster
 from tests.support.servers import TestStack
 from tests.system.airflow_world import ROOT, AirflowWorld, opened
 from tests.system.leaks import files_with
@@ -41,7 +43,9 @@ STAGE_WITHOUT_FILES = (
 )
 
 
-def stage(world: AirflowWorld, run: int, *, patience_s: float = 120) -> dict[str, Any]:
+def stage(
+    world: AirflowWorld, run: int, *, artefact_type: ArtefactType = ArtefactType.PG_DUMP, patience_s: float = 120
+) -> dict[str, Any]:
     """Export and verify the source in a child that may not write files; what it measured of itself."""
     standalone = airflow_env.standalone_settings(
         vault_address=world.stack.vault.address,
@@ -54,6 +58,7 @@ def stage(world: AirflowWorld, run: int, *, patience_s: float = 120) -> dict[str
         "BENCH_SOURCE_DSN": world.source.dump_dsn,
         "BENCH_SERVERS": "{}",
         "BENCH_RUN": str(run),
+        "BENCH_TYPE": artefact_type.value,
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}",
     }
@@ -85,8 +90,8 @@ def small_and_large(world: AirflowWorld) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def added_memory(measured: dict[str, Any]) -> int:
-    """Bytes that the stage and pg_dump take at their peak beyond the idle task."""
-    return int(measured["stream"]["peak_rss"] - measured["idle_rss"])
+    """Bytes that the stage and PostgreSQL's tool take at their peak beyond the idle task."""
+    return int(measured["export"]["peak_rss"] - measured["idle_rss"])
 
 
 @pytest.mark.case("TC-INV-01")
@@ -139,6 +144,19 @@ def test_twice_the_data_takes_no_more_memory(small_and_large: tuple[dict[str, An
     small, large = map(added_memory, small_and_large)
 
     assert large - small < NOISE
+
+
+@pytest.mark.case("TC-NOM-03", "TC-INV-01")
+def test_a_base_backup_is_streamed_where_no_file_can_be_written_and_takes_no_more_memory(
+    stack: TestStack, tmp_path: Path, source_cluster: SourceCluster
+):
+    with opened(stack, tmp_path, cluster=source_cluster) as world:
+        world.fill_source(megabytes=LARGE_MB, marker=MARKER)
+        measured = stage(world, 1, artefact_type=ArtefactType.BASEBACKUP)
+
+        assert measured["size_bytes"] > LARGE_MB * MEBIBYTE
+        assert added_memory(measured) <= MOST_MEMORY
+        assert files_with(world.folder, MARKER) == []
 
 
 @pytest.mark.soak
