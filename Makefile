@@ -50,8 +50,8 @@ lint: ready ## Lint and types
 test: lint ## Lint, types and every test, on real servers of its own
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-soak: ready ## The long tests
-	@$(BIN)/python -m pytest -m soak
+soak: ready ## The long tests, a quarter of an hour: most of it is servers being away
+	@$(BIN)/python -m pytest -m soak --numprocesses=3 --dist=load
 
 cases: ready ## List each test case of the specification with the tests that cover it
 	@$(BIN)/python -m pytest --list-cases

@@ -129,8 +129,8 @@ class World:
         name = f"{_BUCKETS}{uuid.uuid4().hex[:12]}"
         buckets.ensure_bucket(self.s3, name)
         s3 = self.s3.client()
-        # The first object of a bucket waits 0.2 s for SeaweedFS to make its volumes; pgBackRest alone writes some before
-        # it is measured.
+        # The first object of a bucket waits 0.2 s for SeaweedFS to make its volumes, and pgBackRest alone writes some
+        # before it is measured.
         s3.put_object(Bucket=name, Key="first", Body=b"")
         s3.delete_object(Bucket=name, Key="first")
         try:
