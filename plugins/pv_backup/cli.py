@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pv_backup.services.artefacts import WAL_PREFIX, ArtefactType, object_key_of_day
-from pv_backup.services.compression import decompress
 from pv_backup.services.days import choose_day
 from pv_backup.services.errors import IntegrityError, NotPublished, PvBackupError, ReadBackMismatch
 from pv_backup.services.manifest import Manifest, published
@@ -26,7 +25,7 @@ from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress, human_bytes
 from pv_backup.services.settings import Settings
 from pv_backup.services.standalone import keys_from_environment, store_from_environment
-from pv_backup.services.verification import Expected, open_artefact, verify_object
+from pv_backup.services.verification import Expected, open_artefact, unpacked, verify_object
 from pv_backup.services.wal_objects import expected_of_wal
 
 EXIT_OK, EXIT_FAILED, EXIT_DAMAGED, EXIT_READER_LEFT = 0, 1, 2, 128 + signal.SIGPIPE
@@ -149,8 +148,7 @@ def _fetch(options: argparse.Namespace, settings: Settings, store: ObjectStore) 
                     f"{options.key} was replaced between its verification and its reading",
                     remedy="find out who writes to the bucket, then fetch again",
                 )
-            compressed = artefact.header.context.compression == "zstd"
-            for piece in decompress(artefact.plaintext) if compressed else artefact.plaintext:
+            for piece in unpacked(artefact.header, artefact.plaintext):
                 out.write(piece)
         out.flush()
 

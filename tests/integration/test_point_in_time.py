@@ -73,13 +73,8 @@ class Lost:
 @pytest.fixture(scope="module")
 def lost(stack: TestStack, cluster_template: ClusterTemplate) -> Iterator[Lost]:
     """A base backup, a load, a promotion, more load, all of it shipped; then the machine is lost."""
-    cluster, source, journal, bucket = (
-        cluster_template.copied(),
-        stack.new_source(),
-        stack.new_journal(),
-        stack.new_bucket(),
-    )
-    with wal_world(stack, source, journal, bucket, cluster) as world:
+    cluster, journal, bucket = cluster_template.copied(), stack.new_journal(), stack.new_bucket()
+    with wal_world(stack, cluster, journal, bucket) as world:
         cluster.sql("CREATE TABLE ledger (entry int PRIMARY KEY, filler text)")
         ledger = commits(world, first=0)
         world.backup.back_up(BasebackupSource(server=cluster.server))

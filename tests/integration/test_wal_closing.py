@@ -19,8 +19,8 @@ AT_ONCE = 0.0
 
 
 @pytest.fixture
-def world(stack, source_db, journal_db, bucket, source_cluster) -> Iterator[WalWorld]:
-    with wal_world(stack, source_db, journal_db, bucket, source_cluster) as world:
+def world(stack, source_cluster, journal_db, bucket) -> Iterator[WalWorld]:
+    with wal_world(stack, source_cluster, journal_db, bucket) as world:
         world.cluster.sql("CREATE TABLE note (said text)")
         yield world
 

@@ -45,8 +45,8 @@ OUTAGES = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def world(stack, source_db, journal_db, bucket, source_cluster) -> Iterator[WalWorld]:
-    with wal_world(stack, source_db, journal_db, bucket, source_cluster) as world:
+def world(stack, source_cluster, journal_db, bucket) -> Iterator[WalWorld]:
+    with wal_world(stack, source_cluster, journal_db, bucket) as world:
         yield world
 
 

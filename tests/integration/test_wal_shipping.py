@@ -12,8 +12,8 @@ pytestmark = pytest.mark.case("TC-NOM-02")
 
 
 @pytest.fixture
-def world(stack, source_db, journal_db, bucket, source_cluster) -> Iterator[WalWorld]:
-    with wal_world(stack, source_db, journal_db, bucket, source_cluster) as world:
+def world(stack, source_cluster, journal_db, bucket) -> Iterator[WalWorld]:
+    with wal_world(stack, source_cluster, journal_db, bucket) as world:
         yield world
 
 

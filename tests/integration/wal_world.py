@@ -139,14 +139,9 @@ class WalWorld(ShippingWorld):
 
 @contextmanager
 def wal_world(
-    stack: TestStack,
-    source_db: SourceDatabase,
-    journal_db: JournalDatabase,
-    bucket: Bucket,
-    cluster: SourceCluster,
-    **settings: Any,
+    stack: TestStack, cluster: SourceCluster, journal_db: JournalDatabase, bucket: Bucket, **settings: Any
 ) -> Iterator[WalWorld]:
-    with backup_world(stack, source_db, journal_db, bucket, **settings) as backup:
+    with backup_world(stack, cluster, journal_db, bucket, **settings) as backup:
         yield WalWorld(replace(backup, server=cluster.server), cluster.wal_directory, cluster)
 
 

@@ -14,7 +14,7 @@ import psycopg
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.basebackup_manifest import ManifestCatcher
-from pv_backup.services.postgres import ExportProcess, Server
+from pv_backup.services.postgres import ExportProcess, Server, one_row
 from pv_backup.services.settings import CLEARTEXT_TTL_S
 from pv_backup.services.staged_basebackup import StagedBasebackup
 from pv_backup.services.staging import StagingDirectory
@@ -71,9 +71,7 @@ class BasebackupSource(ToolSource):
             connection.execute(
                 "SELECT pg_create_physical_replication_slot(%s, true, true)", [SLOT_PREFIX + uuid4().hex]
             )
-            row = connection.execute(_CLUSTER).fetchone()
-            assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-            exported_at, self._segment_bytes, self._expected_bytes, tablespaces = row
+            exported_at, self._segment_bytes, self._expected_bytes, tablespaces = one_row(connection, _CLUSTER)
             self._tablespaces = tablespaces or {}
             self._facts = server_facts(self._server, connection, "pg_basebackup")
             self._facts["exported_at"] = rfc3339(exported_at)
@@ -129,6 +127,5 @@ class BasebackupSource(ToolSource):
         """
         assert self._connection is not None  # noqa: S101 - a context, entered by the caller
         with self._server.naming_errors():
-            row = self._connection.execute("SELECT clock_timestamp()").fetchone()
-        assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-        return rfc3339(row[0])
+            (now,) = one_row(self._connection, "SELECT clock_timestamp()")
+        return rfc3339(now)

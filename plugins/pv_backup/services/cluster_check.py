@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import psycopg
 
 from pv_backup.services.errors import ConfigurationError
-from pv_backup.services.postgres import Server
+from pv_backup.services.postgres import Server, one_row
 from pv_backup.services.source_check import check_tool, check_version
 
 # A temporary slot and one wal sender are all that a base backup takes. Whoever may not see the wal senders of others
@@ -31,20 +29,14 @@ def check_cluster(server: Server) -> None:
         _check_primary(server, connection)
         _check_role(server, connection)
         _check_settings(server, connection)
-        row = connection.execute("SELECT current_user, coalesce(host(inet_client_addr()), 'local')").fetchone()
-        assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-    _check_replication_connection(server, *row)
-
-
-def _value(connection: psycopg.Connection, query: str) -> Any:
-    row = connection.execute(query).fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-    return row[0]
+        role, address = one_row(connection, "SELECT current_user, coalesce(host(inet_client_addr()), 'local')")
+    _check_replication_connection(server, role, address)
 
 
 def _check_primary(server: Server, connection: psycopg.Connection) -> None:
     # A standby can't close a WAL segment, nor is the backup whole if it is promoted meanwhile.
-    if _value(connection, "SELECT pg_is_in_recovery()"):
+    (in_recovery,) = one_row(connection, "SELECT pg_is_in_recovery()")
+    if in_recovery:
         raise ConfigurationError(
             f"the source {server.name} is a standby (in recovery)",
             remedy="point the connection pv_backup_source at the primary, where pg_receivewal runs too",
@@ -71,15 +63,13 @@ def _check_role(server: Server, connection: psycopg.Connection) -> None:
 
 
 def _check_settings(server: Server, connection: psycopg.Connection) -> None:
-    wal_level = _value(connection, "SELECT current_setting('wal_level')")
+    (wal_level,) = one_row(connection, "SELECT current_setting('wal_level')")
     if wal_level == "minimal":
         raise ConfigurationError(
             f"{server.name} has wal_level = minimal, with which no base backup can be made",
             remedy="set wal_level = replica there, and max_wal_senders to 4 or more, and restart PostgreSQL",
         )
-    row = connection.execute(_FREE).fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-    for setting, free in zip(("max_wal_senders", "max_replication_slots"), row, strict=True):
+    for setting, free in zip(("max_wal_senders", "max_replication_slots"), one_row(connection, _FREE), strict=True):
         if free < 1:
             raise ConfigurationError(
                 f"{server.name} has none free of its {setting}, and a base backup takes one",

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import psycopg
 
 from pv_backup.services.artefacts import ArtefactType
-from pv_backup.services.postgres import Server
+from pv_backup.services.postgres import Server, one_row
 from pv_backup.services.row_counts import RowCounter
 from pv_backup.services.timestamps import rfc3339
 from pv_backup.services.tool_source import ToolSource, server_facts
@@ -97,11 +97,9 @@ class DumpSource(ToolSource):
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
             connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-            row = connection.execute(
-                "SELECT pg_export_snapshot(), clock_timestamp(), pg_database_size(current_database())"
-            ).fetchone()
-            assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-            self._snapshot, exported_at, self._database_bytes = row
+            self._snapshot, exported_at, self._database_bytes = one_row(
+                connection, "SELECT pg_export_snapshot(), clock_timestamp(), pg_database_size(current_database())"
+            )
             self._facts = server_facts(self._server, connection, "pg_dump")
             self._facts |= {"exported_at": rfc3339(exported_at), "database": self._server.database}
         return self

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 
-from pv_backup.services.envelope import ArtefactContext, EnvelopeWriter, new_iv
+from pv_backup.services.envelope import EnvelopeWriter
 from pv_backup.services.errors import AttemptPublished, DayClosed, TaskStopped
 from pv_backup.services.export_sources import ExportSource
 from pv_backup.services.key_wrapping import new_dek, wiped
@@ -15,8 +14,8 @@ from pv_backup.services.multipart import ArtefactUpload
 from pv_backup.services.part_sizes import MEBIBYTE
 from pv_backup.services.pipeline import Streamed, stream
 from pv_backup.services.progress import Progress, human_bytes, human_duration
+from pv_backup.services.sealing import begin_artefact
 from pv_backup.services.state import Artefact, Attempt
-from pv_backup.services.timestamps import rfc3339
 from pv_backup.services.workbench import Workbench
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,13 @@ class ArtefactExport:
         progress = Progress(label=self._attempt.object_key)
         dek = new_dek()
         with wiped(dek), self._source, progress.reporting():
-            envelope = self._envelope(dek)
+            envelope = begin_artefact(
+                self._bench.keys,
+                dek,
+                backup_id=self._attempt.backup_id,
+                artefact_type=self._attempt.artefact_type,
+                object_key=self._attempt.object_key,
+            )
             upload = self._bench.store.begin_upload(
                 self._attempt.object_key,
                 metadata=envelope.header.metadata,
@@ -110,19 +115,6 @@ class ArtefactExport:
             )
         log.info("replacing the unpublished remnant under %s", key)
         return there.etag
-
-    def _envelope(self, dek: bytearray) -> EnvelopeWriter:
-        wrapped = self._bench.keys.wrap(dek)
-        context = ArtefactContext(
-            backup_id=self._attempt.backup_id,
-            backup_type=self._attempt.artefact_type,
-            object_key=self._attempt.object_key,
-            created_at=rfc3339(datetime.now(UTC)),
-            compression="zstd",
-            wrapped_dek=wrapped.wrapped_dek,
-            k_backup_version=wrapped.k_backup_version,
-        )
-        return EnvelopeWriter(dek=dek, iv=new_iv(), context=context)
 
     @staticmethod
     def _artefact(envelope: EnvelopeWriter, streamed: Streamed) -> Artefact:

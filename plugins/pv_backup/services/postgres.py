@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, LiteralString, Self
 
 import psycopg
 from psycopg.pq import Conninfo
@@ -115,6 +115,13 @@ class Server:
         """What the tool says of itself, for the manifest."""
         answer = subprocess.run([self.tool(name), "--version"], capture_output=True, text=True, check=True, timeout=30)
         return answer.stdout.strip()
+
+
+def one_row(connection: psycopg.Connection, query: LiteralString, *params: Any) -> tuple[Any, ...]:
+    """The row of a query that always has one: no FROM, an aggregate, or a function that returns a single row."""
+    row = connection.execute(query, params or None).fetchone()
+    assert row is not None  # noqa: S101 - as the query is made
+    return row
 
 
 class ExportProcess:

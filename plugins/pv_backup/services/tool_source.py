@@ -7,16 +7,15 @@ from typing import Any
 
 import psycopg
 
-from pv_backup.services.postgres import ExportProcess, Server
+from pv_backup.services.postgres import ExportProcess, Server, one_row
 
 
 def server_facts(server: Server, connection: psycopg.Connection, tool: str) -> dict[str, Any]:
     """What every manifest says of the server and of the tool that read it."""
-    row = connection.execute(
-        "SELECT current_setting('server_version'), (SELECT system_identifier::text FROM pg_control_system())"
-    ).fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-    version, system_identifier = row
+    version, system_identifier = one_row(
+        connection,
+        "SELECT current_setting('server_version'), (SELECT system_identifier::text FROM pg_control_system())",
+    )
     return {
         "server_version": version,
         "system_identifier": system_identifier,

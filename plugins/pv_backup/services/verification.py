@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pv_backup.services.compression import decompress
 from pv_backup.services.envelope import Header, decrypt, read_header
 from pv_backup.services.errors import IntegrityError, PvBackupError, ReadBackMismatch
 from pv_backup.services.hashing import Sha3
@@ -59,6 +60,14 @@ class OpenedArtefact:
     header: Header
     plaintext: Iterator[bytes]
     metadata: Mapping[str, str]
+
+
+def unpacked(header: Header, plaintext: Iterable[bytes]) -> Iterator[bytes]:
+    """The content as it was exported, whatever its header says of compression.
+
+    :raises ArtefactDamaged: from the iterator, if the compressed bytes are no whole frame.
+    """
+    return decompress(plaintext) if header.context.compression == "zstd" else iter(plaintext)
 
 
 @contextmanager

@@ -42,13 +42,9 @@ class SegmentName:
         """The LSN of its first byte."""
         return self.log * _LOG_BYTES + self.segment * segment_bytes
 
-    def shifted(self, by: int, segment_bytes: int) -> SegmentName:
-        """The segment so many places further on, on the same timeline."""
-        return segment_of(self.start(segment_bytes) + by * segment_bytes, self.timeline, segment_bytes)
-
     def next(self, segment_bytes: int) -> SegmentName:
         """The segment that follows on the same timeline."""
-        return self.shifted(1, segment_bytes)
+        return segment_of(self.start(segment_bytes) + segment_bytes, self.timeline, segment_bytes)
 
 
 def segment_of(lsn: int, timeline: int, segment_bytes: int) -> SegmentName:

@@ -12,22 +12,20 @@ import logging
 import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, LiteralString
+from typing import Final
 
 import psycopg
 
 from pv_backup.services.errors import ConfigurationError
-from pv_backup.services.postgres import Server
+from pv_backup.services.postgres import Server, one_row
 from pv_backup.services.wal import SegmentName, parse_lsn, segment_of
 from pv_backup.services.wal_receiver import RECEIVER_PATIENCE_S, ReceiverWatch
-from pv_backup.services.wal_spool import WalSpool
+from pv_backup.services.wal_spool import LONG_HEADER_BYTES, WalSpool
 
 log = logging.getLogger(__name__)
 
 OPEN_SEGMENT_S: Final = 60.0
 _NOTE: Final = "open_segment"
-# A segment's first page begins with this much header (XLogLongPageHeaderData), which is nobody's write.
-_LONG_HEADER_BYTES: Final = 40
 
 # A snapshot changes when a transaction with an id ends, and not before: pg_current_snapshot() is xmin:xmax:running,
 # and xmax follows the last one that ended (https://www.postgresql.org/docs/15/functions-info.html, table 9.79).
@@ -94,30 +92,31 @@ class SegmentCloser:
 
     def _close(self, connection: psycopg.Connection, listed: Collection[str]) -> str | None:
         self._receiver.demand_connected(connection)
-        if _value(connection, "SELECT pg_is_in_recovery()"):
+        (in_recovery,) = one_row(connection, "SELECT pg_is_in_recovery()")
+        if in_recovery:
             log.info("%s is a standby, which has no open segment of its own", self._server.name)
             return None
-        row = connection.execute(_STATE).fetchone()
-        assert row is not None  # noqa: S101 - a function in FROM returns one row
-        file_name, lsn_text, segment_bytes, snapshot = row
+        file_name, lsn_text, segment_bytes, snapshot = one_row(connection, _STATE)
         lsn = parse_lsn(lsn_text)
         # Not file_name itself: at a segment's first byte it is still that of the segment before.
         segment = segment_of(lsn, int(file_name[:8], 16), segment_bytes)
         noted = self._delivered(self._noted(str(segment)), listed)
         if time.time() - noted.since >= self._older_than_s and noted.snapshot != snapshot:
             return self._switch(connection, segment, segment_bytes, snapshot)
-        if lsn % segment_bytes > _LONG_HEADER_BYTES:
+        # The header of a segment's first page is nobody's write.
+        if lsn % segment_bytes > LONG_HEADER_BYTES:
             self._receiver.await_received(segment)
         return None
 
     def _switch(
         self, connection: psycopg.Connection, segment: SegmentName, segment_bytes: int, snapshot: str
     ) -> str | None:
-        end = parse_lsn(_value(connection, "SELECT pg_switch_wal()::text"))
+        (end_text,) = one_row(connection, "SELECT pg_switch_wal()::text")
+        end = parse_lsn(end_text)
         if end % segment_bytes == 0:
             return None  # not a byte was written to it, and PostgreSQL closed nothing
         # A switch that fills its segment to the last byte ends after the next one's header.
-        closed = segment_of(end - _LONG_HEADER_BYTES, segment.timeline, segment_bytes)
+        closed = segment_of(end - LONG_HEADER_BYTES, segment.timeline, segment_bytes)
         # The snapshot from before the switch: who ended in between makes one switch too many, never one too few.
         opened = _Open(str(closed.next(segment_bytes)), time.time(), snapshot)
         self._note(replace(opened, awaited=str(closed)))
@@ -154,9 +153,3 @@ class SegmentCloser:
 
     def _note(self, state: _Open) -> None:
         self._spool.write_note(_NOTE, asdict(state))
-
-
-def _value(connection: psycopg.Connection, query: LiteralString) -> Any:
-    row = connection.execute(query).fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-    return row[0]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from pv_backup.services.artefacts import ArtefactType, wal_object_key
-from pv_backup.services.compression import decompress
 from pv_backup.services.envelope import Header
 from pv_backup.services.errors import IntegrityError, NotPublished, WalConflict, WalDamaged
 from pv_backup.services.hashing import Sha3
@@ -21,7 +20,7 @@ from pv_backup.services.models import Outcome
 from pv_backup.services.object_reader import StoredObject
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
-from pv_backup.services.verification import Expected, OpenedArtefact, open_artefact
+from pv_backup.services.verification import Expected, OpenedArtefact, open_artefact, unpacked
 from pv_backup.services.wal_spool import WalFile
 
 SYSTEM_IDENTIFIER: Final = "system_identifier"
@@ -87,7 +86,7 @@ def _plain(artefact: OpenedArtefact, hasher: Sha3) -> Iterator[bytes]:
             hasher.update(piece)
             yield piece
 
-    return decompress(hashed()) if artefact.header.context.compression == "zstd" else hashed()
+    return unpacked(artefact.header, hashed())
 
 
 def _equals(pieces: Iterator[bytes], path: Path) -> bool:

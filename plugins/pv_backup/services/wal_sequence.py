@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
 from pv_backup.services.artefacts import WAL_PREFIX, wal_name, wal_object_key
-from pv_backup.services.compression import decompress
 from pv_backup.services.errors import IntegrityError, PvBackupError, WalConflict, WalDamaged, WalGap
 from pv_backup.services.key_wrapping import KeyWrapper
+from pv_backup.services.object_reader import StoredObject
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
-from pv_backup.services.verification import open_artefact
+from pv_backup.services.verification import open_artefact, unpacked
 from pv_backup.services.wal import Branch, Hole, Lineage, SegmentName, branches_of, history_name, runs_of
 from pv_backup.services.wal_objects import SYSTEM_IDENTIFIER
 from pv_backup.services.wal_spool import SegmentHeader, WalFile, WalSpool
@@ -75,8 +75,10 @@ class WalSequence:
 
     def _break_before(self, segment: SegmentName, waiting: Collection[SegmentName]) -> PvBackupError | None:
         before = self._lineage(segment, []).before(segment)
-        if before is None or self._has(before):
-            return self._of_another_cluster(before) if before else None
+        if before is None:
+            return None
+        if (there := self._stored(before)) or self._spool.contains(str(before)):
+            return self._of_another_cluster(there)
         branches = self._branches(segment.timeline)
         if not branches and segment.timeline > 1:
             return WalGap(
@@ -86,8 +88,10 @@ class WalSequence:
             )
         lineage = self._lineage(segment, branches)
         before = lineage.before(segment)
-        if before is None or self._has(before):
-            return self._of_another_cluster(before) if before else None
+        if before is None:
+            return None
+        if (there := self._stored(before)) or self._spool.contains(str(before)):
+            return self._of_another_cluster(there)
         ends = lineage.ends_up_to(before)
         newest = next((newest for end in ends if (newest := self._newest_up_to(end, waiting))), None)
         if newest is None:
@@ -108,16 +112,15 @@ class WalSequence:
         here = (other for other in waiting if lowest <= other <= segment)
         return max((other for other in chain(shipped, here) if other), default=None)
 
-    def _has(self, segment: SegmentName) -> bool:
-        return self._spool.contains(str(segment)) or self._store.head(wal_object_key(str(segment))) is not None
+    def _stored(self, segment: SegmentName) -> StoredObject | None:
+        return self._store.head(wal_object_key(str(segment)))
 
-    def _of_another_cluster(self, segment: SegmentName) -> PvBackupError | None:
-        there = self._store.head(wal_object_key(str(segment)))
+    def _of_another_cluster(self, there: StoredObject | None) -> PvBackupError | None:
         identifier = there.metadata.get(SYSTEM_IDENTIFIER) if there else None
-        if identifier in (None, self._system_identifier):
+        if there is None or identifier in (None, self._system_identifier):
             return None
         return WalConflict(
-            f"{wal_object_key(str(segment))} is of cluster {identifier}, the WAL that follows it in "
+            f"{there.key} is of cluster {identifier}, the WAL that follows it in "
             f"{self._spool.directory} is of cluster {self._system_identifier}",
             remedy="one bucket takes the WAL of one cluster: point this one at a bucket of its own",
         )
@@ -137,7 +140,7 @@ class WalSequence:
             return []
         try:
             with open_artefact(self._store, self._keys, key, Progress(label=key, downloads=True)) as artefact:
-                return branches_of(b"".join(decompress(artefact.plaintext)).decode(errors="replace"))
+                return branches_of(b"".join(unpacked(artefact.header, artefact.plaintext)).decode(errors="replace"))
         except IntegrityError as error:
             raise WalDamaged(
                 f"the object {key} is damaged, and recovery cannot find its way to timeline {timeline} without it: "

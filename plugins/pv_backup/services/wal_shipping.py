@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 from uuid import uuid4
 
 from pv_backup.services.artefacts import ArtefactType, wal_object_key
 from pv_backup.services.compression import compress_whole
-from pv_backup.services.envelope import ArtefactContext, EnvelopeWriter, new_iv
 from pv_backup.services.errors import IntegrityError, ReadBackMismatch, RefusedError, WalDamaged
 from pv_backup.services.hashing import sha3_256_hex
 from pv_backup.services.journal import JournalEvent
@@ -24,7 +22,7 @@ from pv_backup.services.key_wrapping import new_dek, wiped
 from pv_backup.services.part_sizes import MEBIBYTE
 from pv_backup.services.pipeline import fail_closed
 from pv_backup.services.progress import Progress
-from pv_backup.services.timestamps import rfc3339
+from pv_backup.services.sealing import begin_artefact
 from pv_backup.services.verification import Expected, compare_stored
 from pv_backup.services.wal import branches_of
 from pv_backup.services.wal_objects import HASH, SYSTEM_IDENTIFIER, event_of_same_file, journal_event
@@ -149,7 +147,9 @@ class WalShipper:
             store.abort_open_uploads(key)
         dek = new_dek()
         with wiped(dek):
-            envelope = self._envelope(key, dek)
+            envelope = begin_artefact(
+                self._bench.keys, dek, backup_id=str(uuid4()), artefact_type=ArtefactType.WAL, object_key=key
+            )
             header = envelope.header
             upload = store.begin_upload(
                 key,
@@ -177,19 +177,6 @@ class WalShipper:
         except IntegrityError as error:
             raise ReadBackMismatch(error.what, remedy=_WAITS) from error
         return journal_event(header, packed.hash_sha3_256, size)
-
-    def _envelope(self, key: str, dek: bytearray) -> EnvelopeWriter:
-        wrapped = self._bench.keys.wrap(dek)
-        context = ArtefactContext(
-            backup_id=str(uuid4()),
-            backup_type=ArtefactType.WAL,
-            object_key=key,
-            created_at=rfc3339(datetime.now(UTC)),
-            compression="zstd",
-            wrapped_dek=wrapped.wrapped_dek,
-            k_backup_version=wrapped.k_backup_version,
-        )
-        return EnvelopeWriter(dek=dek, iv=new_iv(), context=context)
 
 
 def _freely() -> None:

@@ -32,6 +32,7 @@ _REMEDY: Final = (
 # XLogLongPageHeaderData (src/include/access/xlog_internal.h, PostgreSQL 15): magic, info, timeline, address,
 # rem_len, padding, system identifier, segment size, page size.
 _PAGE_HEADER: Final = struct.Struct("=HHIQI4xQII")
+LONG_HEADER_BYTES: Final = _PAGE_HEADER.size
 _MAGIC_15: Final = 0xD110
 _LONG_HEADER: Final = 0x0002
 
