@@ -17,7 +17,8 @@ uploaded in one pass, then read back, and only then published. The role definiti
 **Paged?** The alert and the task's last line carry a code:
 
 * *skipped* `open_the_day`: the day is published already; there is nothing to do.
-* REFUSED in `open_the_day`: another run is at work, or the day failed too often (circuit breaker).
+* REFUSED in `open_the_day`: another run is at work.
+* CIRCUIT-BREAKER: the day failed too often; remove the cause, then raise `max_replanification_cycles` for it.
 * CONFIGURATION: a setting, connection or privilege; the message names it. Mend it, then trigger again.
 * ERR-47-01: pg_dump failed, four times; its own message follows. Look at PostgreSQL's log on the source.
 * ERR-47-02: Vault is sealed or unreachable. Unseal it, then trigger again.
@@ -35,7 +36,8 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Asset, CronTriggerTimetable, TriggerRule, chain
 
-from pv_backup.dag_defaults import DEFAULT_ARGS, LONG_STEP, PARIS, Tag, day_form
+from pv_backup.dag_basics import LONG_STEP, PARIS, Tag, day_form
+from pv_backup.dag_defaults import DEFAULT_ARGS
 from pv_backup.operators.back_up_roles import BackUpRolesOperator
 from pv_backup.operators.check_source import CheckSourceOperator
 from pv_backup.operators.open_day import OpenDayOperator

@@ -39,7 +39,8 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG, CronTriggerTimetable
 
-from pv_backup.dag_defaults import DEFAULT_ARGS, PARIS, Tag
+from pv_backup.dag_basics import PARIS, Tag
+from pv_backup.dag_defaults import DEFAULT_ARGS
 from pv_backup.operators.ship_wal import ShipWalOperator
 
 with DAG(

@@ -17,7 +17,8 @@ uploaded in one pass, then read back, and only then published. Together with the
 **Paged?** The alert and the task's last line carry a code:
 
 * *skipped* `open_the_day`: the day is published already; there is nothing to do.
-* REFUSED in `open_the_day`: another run is at work, or the day failed too often (circuit breaker).
+* REFUSED in `open_the_day`: another run is at work.
+* CIRCUIT-BREAKER: the day failed too often; remove the cause, then raise `max_replanification_cycles` for it.
 * CONFIGURATION: a setting, connection or privilege; the message names it. Mend it, then trigger again.
 * ERR-47-01: pg_basebackup failed, four times; its own message follows. Look at PostgreSQL's log on the source.
   "was purged 300 s after the export": the cluster has extra tablespaces, so it goes through a staging directory, and
@@ -38,7 +39,8 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG, Asset, CronTriggerTimetable, chain
 
-from pv_backup.dag_defaults import DEFAULT_ARGS, LONG_STEP, PARIS, Tag, day_form
+from pv_backup.dag_basics import LONG_STEP, PARIS, Tag, day_form
+from pv_backup.dag_defaults import DEFAULT_ARGS
 from pv_backup.operators.check_source import CheckClusterOperator
 from pv_backup.operators.open_day import OpenDayOperator
 from pv_backup.operators.publish_manifest import PublishManifestOperator

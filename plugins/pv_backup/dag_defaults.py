@@ -1,48 +1,9 @@
-"""What all DAGs of this package share, so that a DAG file says only what is its own."""
+"""What all DAGs of this package but the watchdog share, so that a DAG file says only what is its own."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from enum import StrEnum
 from typing import Any, Final
 
-from airflow.sdk import Param
+from pv_backup.dag_basics import BASIC_ARGS
 
-from pv_backup.operators.retrying import MAX_RETRIES, BackupRetryPolicy
-
-PARIS: Final = "Europe/Paris"
-DAY_PATTERN: Final = r"^(today|yesterday|\d{4}-\d{2}-\d{2})$"
-SHORT_STEP: Final = timedelta(minutes=30)
-LONG_STEP: Final = timedelta(hours=20)
-
-
-class Tag(StrEnum):
-    """The tags by which the UI's list of DAGs is filtered."""
-
-    PV_BACKUP = "pv-backup"
-    BACKUP = "backup"
-
-
-DEFAULT_ARGS: Final[dict[str, Any]] = {
-    "owner": "pv-backup",
-    "retries": MAX_RETRIES,
-    "retry_policy": BackupRetryPolicy(),
-    "execution_timeout": SHORT_STEP,
-}
-
-
-def day_form() -> dict[str, Param]:
-    """The form of a DAG that backs up a day: which one, and why by hand."""
-    return {
-        "day": Param(
-            "today",
-            type="string",
-            pattern=DAY_PATTERN,
-            examples=["today", "yesterday"],
-            title="Day",
-            description="The day to back up, Europe/Paris: today or yesterday.",
-        ),
-        "reason": Param(
-            "", type="string", maxLength=500, title="Reason", description="Why by hand; the audit trail keeps it."
-        ),
-    }
+DEFAULT_ARGS: Final[dict[str, Any]] = {**BASIC_ARGS}

@@ -12,7 +12,7 @@ from airflow.sdk import DAG
 from airflow.sdk.bases.operator import BaseOperator
 from airflow.sdk.exceptions import ParamValidationError
 
-from pv_backup.dag_defaults import DAY_PATTERN, Tag
+from pv_backup.dag_basics import DAY_PATTERN, Tag
 from pv_backup.operators.retrying import MAX_RETRIES, BackupRetryPolicy
 from tests.dags.dag_world import DAG_FILES, dag_bag, dags, imports_any
 

@@ -77,7 +77,7 @@ def test_the_circuit_breaker_refuses_the_day_with_a_critical_alert(world: Airflo
     assert ended.exit_code == 1
     assert world.tasks()["open_the_day"] == ("failed", 1)
     (alert,) = world.alerts()
-    assert (alert["level"], alert["code"]) == ("critical", "REFUSED")
+    assert (alert["level"], alert["code"]) == ("critical", "CIRCUIT-BREAKER")
     assert ended.lines_with("CircuitBreakerOpen")
     assert world.row() == before
     (refused,) = world.audit("transition_refused")

@@ -16,7 +16,7 @@ from pv_backup.services.journal import Audit
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from pv_backup.operators.workbench import ConnectionIds
+    from pv_backup.operators.configuration import ConnectionIds
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 
+from pv_backup.operators.configuration import ConnectionIds, load_settings
 from pv_backup.operators.retrying import next_delay, tries_done
-from pv_backup.operators.workbench import ConnectionIds, build_workbench, journal_hook, load_settings
+from pv_backup.operators.workbench import build_workbench, journal_hook
 from pv_backup.services.errors import AttemptPublished, LeaseLost, RunAlive, explain
 
 if TYPE_CHECKING:

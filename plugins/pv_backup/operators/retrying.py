@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import RetryDecision, RetryPolicy
 
-from pv_backup.operators.workbench import load_settings
+from pv_backup.operators.configuration import load_settings
 from pv_backup.services.errors import ConfigurationError, PvBackupError, RetryableError
 
 if TYPE_CHECKING:

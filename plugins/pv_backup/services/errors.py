@@ -21,6 +21,8 @@ class PvBackupError(Exception):
     """
 
     code = "ERR-47"
+    #: Whether people were alerted of it where it was found, so that the end of the task need not say it again.
+    told = False
 
     def __init__(self, what: str, *, remedy: str = "") -> None:
         super().__init__(what)
@@ -152,6 +154,8 @@ class TransitionRefused(RefusedError):
 class CircuitBreakerOpen(TransitionRefused):
     """FAILED → SCHEDULED past ``max_replanification_cycles`` (DI-01); a person must look first."""
 
+    code = "CIRCUIT-BREAKER"
+
 
 class FailClosedError(PvBackupError):
     """Encryption failed, or Vault is unreachable or sealed: stop at once, no other scheme (INV-47-03)."""
@@ -169,6 +173,24 @@ class WorkerDied(PvBackupError):
     """A worker's lease ran out before its backup was published; reconciliation says so in its stead."""
 
     code = "ERR-47-08"
+
+
+class BackupAbsent(PvBackupError):
+    """The watchdog waited and saw no published backup of the day; the relaunch is on its way."""
+
+    code = "WATCHDOG-ABSENT"
+
+
+class RelaunchFailed(PvBackupError):
+    """The relaunch of a day's backup failed, or did not end in time: nothing more happens by itself."""
+
+    code = "ERR-47-05"
+
+
+class BackupVanished(IntegrityError):
+    """The journal says SUCCESS, and the bucket no longer has the backup: somebody deleted evidence."""
+
+    code = "VANISHED"
 
 
 def explain(error: BaseException) -> tuple[str, str, str]:

@@ -31,7 +31,7 @@ def alert_of(error):
         (ExportFailed("pg_dump was ended by signal 9"), Level.CRITICAL, "ERR-47-01"),
         (FailClosedError("Vault is sealed"), Level.CRITICAL, "ERR-47-02"),
         (ReadBackMismatch("the hash differs"), Level.CRITICAL, "ERR-47-04"),
-        (CircuitBreakerOpen("failed too often"), Level.CRITICAL, "REFUSED"),
+        (CircuitBreakerOpen("failed too often"), Level.CRITICAL, "CIRCUIT-BREAKER"),
         (RunAlive("another run is at work"), Level.WARNING, "REFUSED"),
         (LeaseLost("taken"), Level.CRITICAL, "REFUSED"),
     ],
