@@ -193,6 +193,12 @@ class BackupVanished(IntegrityError):
     code = "VANISHED"
 
 
+class LifecycleIdle(PvBackupError):
+    """The bucket still has what expired long ago: its lifecycle does not delete, so it grows and keeps too much."""
+
+    code = "LIFECYCLE"
+
+
 def explain(error: BaseException) -> tuple[str, str, str]:
     """Code, cause and next step of any error; one that is not ours was not foreseen, and says so."""
     if isinstance(error, PvBackupError):
