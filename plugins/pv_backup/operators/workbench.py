@@ -8,6 +8,7 @@ from pv_backup.operators.configuration import ConnectionIds, named_connection
 
 if TYPE_CHECKING:
     from pv_backup.hooks.journal import JournalHook
+    from pv_backup.services.object_store import ObjectStore
     from pv_backup.services.postgres import Server
     from pv_backup.services.settings import Settings
     from pv_backup.services.workbench import Workbench
@@ -31,17 +32,26 @@ def source_server(ids: ConnectionIds, settings: Settings) -> Server:
         return SourceHook(postgres_conn_id=ids.source).server(settings)
 
 
+def object_store(ids: ConnectionIds, settings: Settings) -> ObjectStore:
+    """The bucket alone, for a task that must work while Vault is away.
+
+    :raises ConfigurationError: if the connection is missing.
+    """
+    from pv_backup.hooks.backup_store import BackupStoreHook
+
+    with named_connection(ids.store):
+        return BackupStoreHook(aws_conn_id=ids.store).object_store(settings)
+
+
 def build_workbench(ids: ConnectionIds, settings: Settings) -> Workbench:
     """Make the clients that a step needs.
 
     :raises ConfigurationError: if a connection is missing.
     """
-    from pv_backup.hooks.backup_store import BackupStoreHook
     from pv_backup.hooks.vault_transit import VaultTransitHook
     from pv_backup.services.workbench import Workbench
 
-    with named_connection(ids.store):
-        store = BackupStoreHook(aws_conn_id=ids.store).object_store(settings)
+    store = object_store(ids, settings)
     with named_connection(ids.vault):
         keys = VaultTransitHook(vault_conn_id=ids.vault).key_wrapper(settings.transit_key)
     with named_connection(ids.journal):
