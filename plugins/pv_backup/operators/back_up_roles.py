@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pv_backup.operators.base import BackupStepOperator
-from pv_backup.operators.metrics import report_success
+from pv_backup.operators.metrics import report_backups
 from pv_backup.operators.open_day import open_attempt
 from pv_backup.operators.workbench import build_workbench, source_server
 from pv_backup.services.artefacts import ArtefactType
@@ -46,8 +46,8 @@ class BackUpRolesOperator(BackupStepOperator):
         with keeper:
             ArtefactExport(bench=bench, attempt=attempt, source=source, keeper=keeper).run()
             read_back(bench, attempt, keeper)
-            manifest = publish(bench, attempt, keeper)
+            publish(bench, attempt, keeper)
         self._backup_id = None  # published: from here on it is settled as SUCCESS and never fails
         bench.machine.succeed(keeper.lease)
-        report_success(attempt.artefact_type, manifest.size_bytes)
+        report_backups(self.connections)
         return attempt.backup_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pv_backup.operators.base import AttemptStepOperator
-from pv_backup.operators.metrics import report_success
+from pv_backup.operators.metrics import report_backups
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -34,5 +34,5 @@ class RecordSuccessOperator(AttemptStepOperator):
                 "size_bytes": artefact.size_bytes,
                 "hash_sha3_256": artefact.hash_sha3_256,
             }
-        report_success(attempt.artefact_type, artefact.size_bytes)
+        report_backups(self.connections)
         self.log.info("%s %s is closed: backup %s", attempt.artefact_type, attempt.day, attempt.backup_id)
