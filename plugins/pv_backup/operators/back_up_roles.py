@@ -40,7 +40,7 @@ class BackUpRolesOperator(BackupStepOperator):
 
         bench = build_workbench(self.connections, settings)
         source = GlobalsSource(server=source_server(self.connections, settings))
-        opened = open_attempt(context, bench, ArtefactType.GLOBALS)
+        opened = open_attempt(context, bench, ArtefactType.GLOBALS, self.opened)
         self._backup_id = opened.backup_id
         attempt, keeper = self.hold(bench, opened.backup_id)
         with keeper:

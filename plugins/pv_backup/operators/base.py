@@ -15,6 +15,8 @@ from pv_backup.operators.workbench import build_workbench, journal_hook
 from pv_backup.services.errors import AttemptPublished, LeaseLost, RunAlive, explain
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
     from pv_backup.services.lease_keeper import LeaseKeeper
@@ -53,8 +55,12 @@ class BackupStepOperator(BaseOperator):
     def hold(self, bench: Workbench, backup_id: str) -> tuple[Attempt, LeaseKeeper]:
         """Take the attempt's lease over for this task, and remember it for the case that the step fails."""
         attempt, keeper = bench.keep_lease(backup_id)
-        self._lease = keeper.lease
+        self.opened(keeper.lease)
         return attempt, keeper
+
+    def opened(self, lease: Lease) -> None:
+        """Remember the lease that this task was granted."""
+        self._lease = lease
 
     def execute(self, context: Context) -> Any:
         """Run the step, and settle the attempt if it fails for good."""
@@ -69,8 +75,11 @@ class BackupStepOperator(BaseOperator):
             raise
         except (Exception, AirflowTaskTimeout) as error:
             ti = context["ti"]
-            if next_delay(error, tries_done(ti.try_number, ti.max_tries), settings) is None:
+            delay = next_delay(error, tries_done(ti.try_number, ti.max_tries), settings)
+            if delay is None:
                 self._give_up(context, error)
+            else:
+                self._keep_for_next_try(delay, settings)
             raise
 
     def tell(self, context: Context, error: BaseException) -> None:
@@ -78,6 +87,19 @@ class BackupStepOperator(BaseOperator):
         from pv_backup.operators.alerting import alert_of
 
         alert_of(context, error, backup_id=self.failed_backup_id(), connections=self.connections)
+
+    def _keep_for_next_try(self, delay: timedelta, settings: Settings) -> None:
+        """A task that waits for its next try is not dead, however long the delay: reconciliation must wait too."""
+        if self._lease is None:
+            return
+        from pv_backup.services.leases import Leases
+
+        try:
+            leases = Leases(journal_hook(self.connections).sessions())
+            leases.hand_over(self._lease, delay.total_seconds() + settings.handover_s)
+        except Exception:
+            # The error that we came to report goes first; a row that is settled meanwhile refuses the next try.
+            self.log.exception("the lease of backup %s could not be kept for the next try", self._lease.backup_id)
 
     def _give_up(self, context: Context, error: BaseException) -> None:
         backup_id = self.failed_backup_id()

@@ -13,15 +13,22 @@ from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.errors import DayClosed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.sdk import Context
 
+    from pv_backup.services.leases import Lease
     from pv_backup.services.settings import Settings
     from pv_backup.services.state import Attempt
     from pv_backup.services.workbench import Workbench
 
 
-def open_attempt(context: Context, bench: Workbench, artefact_type: ArtefactType) -> Attempt:
+def open_attempt(
+    context: Context, bench: Workbench, artefact_type: ArtefactType, opened: Callable[[Lease], None]
+) -> Attempt:
     """Open the row of this run's day, RUNNING under a lease that this task leaves to the next.
+
+    :param opened: is told the lease as soon as there is one.
 
     :raises AirflowSkipException: if the day is closed, naming its backup.
     :raises RunAlive: if another run holds the day.
@@ -36,6 +43,7 @@ def open_attempt(context: Context, bench: Workbench, artefact_type: ArtefactType
             day=day_of_run(context),
             run_id=f"{context['ti'].dag_id}/{context['run_id']}",
             reason=str(context["params"].get("reason") or context["dag_run"].run_type.value),
+            opened=opened,
         )
     except DayClosed as closed:
         raise AirflowSkipException(closed.what) from closed
@@ -61,7 +69,7 @@ class OpenDayOperator(BackupStepOperator):
     def step(self, context: Context, settings: Settings) -> str:
         """Return the attempt's backup_id, by which the following tasks know it."""
         bench = build_workbench(self.connections, settings)
-        attempt = open_attempt(context, bench, self.artefact_type)
+        attempt = open_attempt(context, bench, self.artefact_type, self.opened)
         self._backup_id = attempt.backup_id
         bench.leases.hand_over(attempt.lease, settings.handover_s)
         self.log.info("%s %s is open as backup %s", attempt.artefact_type, attempt.day, attempt.backup_id)

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 
 from pv_backup.services.artefacts import ArtefactType
+from pv_backup.services.leases import Lease
 from pv_backup.services.opening import RunDead
 from pv_backup.services.reconciliation import is_own_backup, settle, settle_dead_run
 from pv_backup.services.state import Attempt
 from pv_backup.services.workbench import Workbench
 
 
-def start_attempt(bench: Workbench, *, artefact_type: ArtefactType, day: date, run_id: str, reason: str) -> Attempt:
+def start_attempt(
+    bench: Workbench,
+    *,
+    artefact_type: ArtefactType,
+    day: date,
+    run_id: str,
+    reason: str,
+    opened: Callable[[Lease], None] = lambda lease: None,
+) -> Attempt:
     """Open the day's row for a run (SPEC section 3); a row whose worker died is settled and opened anew.
 
+    :param opened: is told each lease that is granted, also when what follows fails.
     :raises DayClosed: if the day is published.
     :raises RunAlive: if another run holds the row under a live lease.
     :raises CircuitBreakerOpen: past `max_replanification_cycles`.
     """
 
     def open_day() -> Attempt:
-        return bench.machine.open_day(
+        attempt = bench.machine.open_day(
             artefact_type=artefact_type,
             day=day,
             run_id=run_id,
             lease_s=bench.settings.lease_s,
             max_replanification_cycles=bench.settings.max_replanification_cycles,
         )
+        opened(attempt.lease)
+        return attempt
 
     try:
         attempt = open_day()
