@@ -1,0 +1,53 @@
+"""What the relaunch does itself, before and after the dump that it starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from pv_backup.operators.base import BackupStepOperator
+from pv_backup.operators.days import day_of_run
+from pv_backup.operators.escalation import relaunch_failed
+from pv_backup.operators.workbench import journal_hook, object_store
+from pv_backup.services.errors import NotPublished
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from pv_backup.services.relaunching import Relaunch
+    from pv_backup.services.settings import Settings
+
+
+class ScheduleDayOperator(BackupStepOperator):
+    """Open a failed day once more, within what the circuit breaker allows, so that the dump finds it SCHEDULED.
+
+    Ends skipped, and with it the whole run, when the day has its backup.
+    """
+
+    def step(self, context: Context, settings: Settings) -> None:
+        """Raise CircuitBreakerOpen or BackupVanished, which a person must settle."""
+        relaunch = _relaunch(self, context, settings)
+        if not relaunch.prepare(max_replanification_cycles=settings.max_replanification_cycles):
+            raise AirflowSkipException(f"the backup of {relaunch.day} is published already")
+
+
+class ConfirmBackupOperator(BackupStepOperator):
+    """See that the day has its backup by journal and bucket both, and not only by the colour of the dump's run."""
+
+    def step(self, context: Context, settings: Settings) -> str:
+        """Return the backup_id; raise RelaunchFailed (ERR-47-05) if there is none."""
+        try:
+            return _relaunch(self, context, settings).confirm()
+        except NotPublished as error:
+            raise relaunch_failed(context, error.what, remedy=error.remedy) from error
+
+
+def _relaunch(operator: BackupStepOperator, context: Context, settings: Settings) -> Relaunch:
+    from pv_backup.services.relaunching import Relaunch
+
+    return Relaunch(
+        day=day_of_run(context),
+        sessions=journal_hook(operator.connections).sessions(),
+        store=object_store(operator.connections, settings),
+    )

@@ -1,0 +1,61 @@
+"""Start a run of another DAG for the day, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.standard.operators.trigger_dagrun import DagIsPaused, TriggerDagRunOperator
+
+from pv_backup.operators.days import day_of_run
+from pv_backup.operators.escalation import relaunch_failed
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# The form takes no more.
+_REASON_AT_MOST: Final = 500
+
+
+class StartRunOperator(TriggerDagRunOperator):
+    """Start the run unless it exists, so that a retry or a second caller never makes a second one.
+
+    It does not wait: a deferred :class:`TriggerDagRunOperator` has no deadline, and fails on a run that exists.
+
+    :param trigger_run_id: the run's one name; `{day}` in it stands for the day, `YYYY-MM-DD`. (templated)
+    :param reason: what the form of the other DAG gets as its reason. (templated)
+    """
+
+    template_fields: Sequence[str] = (*TriggerDagRunOperator.template_fields, "reason")
+
+    def __init__(self, *, trigger_run_id: str, reason: str, **kwargs: Any) -> None:
+        super().__init__(
+            trigger_run_id=trigger_run_id,
+            logical_date=None,
+            wait_for_completion=False,
+            deferrable=False,
+            skip_when_already_exists=True,
+            fail_when_dag_is_paused=True,
+            **kwargs,
+        )
+        self.reason = reason
+
+    def execute(self, context: Context) -> None:
+        """Ends skipped if another caller starts the run in this very moment; it is that one's then.
+
+        :raises RelaunchFailed: if the DAG is paused, and so would only queue the run.
+        """
+        day = day_of_run(context)
+        self.trigger_run_id = str(self.trigger_run_id).format(day=day)
+        self.conf = {"day": day.isoformat(), "reason": self.reason[:_REASON_AT_MOST]}
+        if context["ti"].get_dr_count(dag_id=self.trigger_dag_id, run_ids=[self.trigger_run_id]):
+            self.log.info("run %s of %s exists already", self.trigger_run_id, self.trigger_dag_id)
+            return
+        try:
+            super().execute(context)
+        except DagIsPaused as paused:
+            raise relaunch_failed(
+                context,
+                f"{self.trigger_dag_id} is paused, so the backup of {day} cannot be started again",
+                remedy=f"unpause {self.trigger_dag_id}, then trigger pv_backup_relaunch for {day} by hand",
+            ) from paused

@@ -1,0 +1,1 @@
+"""What waits for something outside a run, without holding a worker."""
