@@ -1,6 +1,7 @@
 """Run one DAG file in a process of its own and print what it did: seconds taken, and what it had no business with.
 
-Started by test_imports.py as ``python import_probe.py DAG_FILE``; what Airflow does for itself comes before the watch.
+Started by test_imports.py as ``python import_probe.py DAG_FILE``; what Airflow and its providers do for themselves
+comes before the watch.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ def watch(event: str, arguments: tuple[object, ...]) -> None:
 
 def main(dag_file: str) -> None:
     """Import Airflow, then the DAG file under watch."""
+    # They look at the environment (botocore, OpenTelemetry) and whether the machine has IPv6 (urllib3).
+    import airflow.providers.amazon.aws.sensors.s3
+    import airflow.providers.standard.operators.trigger_dagrun  # noqa: F401
+
     began = time.perf_counter()
     from airflow.sdk import CronTriggerTimetable  # noqa: F401 - its croniter runs `file` to learn the word size
 
