@@ -13,8 +13,7 @@ It runs on queue `pv_backup_wal`: serve that queue on the host where pg_receivew
 The directory is the queue of work, so nothing is lost while this DAG is paused, failing or killed; the source
 keeps nothing back for it. A run takes files for five minutes; the next one goes on with the rest.
 
-**Paged?** Each incident is told once, and again after a day (every run, while the journal is down). The run is red
-as long as it lasts:
+**Paged?** Each incident is told once, and again after a day. The run is red as long as it lasts:
 
 * WAL-RECEIVER: pg_receivewal is not connected, is behind, or writes elsewhere. Look at its unit; the source keeps
   its WAL for slot `pv_backup` meanwhile, and its disk fills. "has removed WAL": drop and create the slot, move
@@ -30,6 +29,7 @@ as long as it lasts:
 * ERR-47-03: S3 refuses or does not answer. Likewise.
 * ERR-47-04: what S3 returned is not what was uploaded. The file waits, and the next run replaces the object.
 * ERR-47-06: the journal is down. Files that are uploaded wait for their journal event.
+* ERR-47-08: the task's process was killed. The next run goes on; see who kills it (the OOM killer?).
 * CONFIGURATION: the message names the setting, the directory's mode or the privilege.
 """
 
@@ -40,7 +40,7 @@ from datetime import UTC, datetime
 from airflow.sdk import DAG, CronTriggerTimetable
 
 from pv_backup.dag_basics import PARIS, Tag
-from pv_backup.dag_defaults import DEFAULT_ARGS
+from pv_backup.dag_defaults import DEFAULT_ARGS, ON_RUN_FAILURE
 from pv_backup.operators.ship_wal import ShipWalOperator
 
 with DAG(
@@ -52,6 +52,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    on_failure_callback=ON_RUN_FAILURE,
     tags=[Tag.PV_BACKUP, Tag.BACKUP],
 ):
     # Not retried: the next minute's run is its retry.

@@ -27,6 +27,7 @@ uploaded in one pass, then read back, and only then published. Together with the
 * ERR-47-03: S3 refuses, or took nothing for too long. The message says which; then trigger again.
 * ERR-47-04: what S3 returned is not what was uploaded. Keep the marked object for inspection, trigger again.
 * ERR-47-06: the journal is down. Bring it back and trigger again: what is published is read back and recorded.
+* ERR-47-08: a task's process was killed. `pv_backup_reconciliation` settles the day; then trigger again.
 
 Trigger the DAG by hand to try again, on any day; the form takes today or yesterday. Until then the last published
 base backup stands, and recovery from it only takes longer, for there is more WAL to replay. Clearing single tasks of
@@ -40,7 +41,7 @@ from datetime import UTC, datetime
 from airflow.sdk import DAG, Asset, CronTriggerTimetable, chain
 
 from pv_backup.dag_basics import LONG_STEP, PARIS, Tag, day_form
-from pv_backup.dag_defaults import DEFAULT_ARGS
+from pv_backup.dag_defaults import DEFAULT_ARGS, ON_RUN_FAILURE
 from pv_backup.operators.check_source import CheckClusterOperator
 from pv_backup.operators.open_day import OpenDayOperator
 from pv_backup.operators.publish_manifest import PublishManifestOperator
@@ -58,6 +59,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    on_failure_callback=ON_RUN_FAILURE,
     tags=[Tag.PV_BACKUP, Tag.BACKUP],
     params=day_form(),
 ):

@@ -5,5 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pv_backup.dag_basics import BASIC_ARGS
+from pv_backup.notifiers.incident import IncidentNotifier, RunIncidentNotifier
 
-DEFAULT_ARGS: Final[dict[str, Any]] = {**BASIC_ARGS}
+DEFAULT_ARGS: Final[dict[str, Any]] = {**BASIC_ARGS, "on_failure_callback": IncidentNotifier()}
+
+#: The `on_failure_callback` of each DAG itself: for tasks that were killed before they could tell anybody.
+ON_RUN_FAILURE: Final = RunIncidentNotifier()

@@ -1,4 +1,4 @@
-"""Raise an alert from a task: the log and the audit trail always, further channels plug in here."""
+"""Tell people of an error from a task, and note when what they were told of is over."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pv_backup.operators.days import day_of_run
-from pv_backup.services.alert_memory import AlertMemory
-from pv_backup.services.alerts import Alert, AuditChannel, Channel, LogChannel, raise_alert
-from pv_backup.services.errors import FormatRejected, PvBackupError
-from pv_backup.services.journal import Audit
+from pv_backup.notifiers.failures import alert_of_error
+from pv_backup.services.errors import PvBackupError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from pv_backup.operators.configuration import ConnectionIds
+    from pv_backup.services.alarm import Alarm
+    from pv_backup.services.alert_memory import AlertMemory
+    from pv_backup.services.alerts import Channel
 
 log = logging.getLogger(__name__)
+
+
+def alarm(connections: ConnectionIds) -> Alarm:
+    """Log, mail and webhook, with the journal as their memory."""
+    from pv_backup.notifiers.mail import MailNotifier
+    from pv_backup.notifiers.webhook import WebhookNotifier
+    from pv_backup.services.alarm import Alarm
+    from pv_backup.services.alerts import LogChannel
+    from pv_backup.services.local_memory import LocalMemory
+
+    channels: list[Channel] = [LogChannel(), MailNotifier(), WebhookNotifier()]
+    return Alarm(channels=channels, memory=_memory(connections), local=LocalMemory())
 
 
 def alert_of(
@@ -29,64 +41,56 @@ def alert_of(
     connections: ConnectionIds,
     incident: str = "",
 ) -> None:
-    """Tell of an error that ended a run; whatever goes wrong here is logged and hides nothing.
+    """Tell of an error in mid-run; whatever goes wrong here is logged and hides nothing.
 
-    :param incident: what the error is an occurrence of; it is then told once, until :func:`settle`.
+    :param incident: what the error is an occurrence of, within its DAG; it is then told once, until :func:`settle`.
+        Empty: the day's own, or the DAG's where its runs are of no day, with the error's code.
     """
-    ti = context["ti"]
-    alert = Alert.from_error(error, dag_id=ti.dag_id, day=_day(context), backup_id=backup_id, run_url=ti.log_url)
-    if incident:
-        alert = replace(alert, incident=f"{ti.dag_id}/{incident}")
-        if not _is_news(alert, connections):
-            log.info("%s was told already, and is not settled", alert.incident)
-            return
-        raise_alert(alert, [LogChannel()])
-    else:
-        raise_alert(alert, [LogChannel(), *_audit_channel(connections)])
+    try:
+        alert = alert_of_error(context, error, backup_id=backup_id)
+        if incident:
+            alert = replace(alert, incident=f"{alert.dag_id}/{incident}")
+        alarm(connections).tell(alert)
+    except Exception:
+        log.exception("nobody could be told of %r", error)
 
 
-def settle(context: Context, is_over: Callable[[str], bool], *, connections: ConnectionIds) -> None:
+def settle(
+    context: Context,
+    is_over: Callable[[str], bool] = lambda code: True,
+    *,
+    connections: ConnectionIds,
+    day: str = "",
+) -> None:
     """Note which open incidents of the DAG are over; what can't be noted is told once more at worst.
 
     Incidents about one file are left alone: nobody sees by a run whether a person has dealt with them.
 
     :param is_over: is asked with each incident's code.
+    :param day: whose incidents; empty for those of no day.
     """
-    from pv_backup.operators.workbench import journal_hook
+    from pv_backup.services.local_memory import LocalMemory
 
-    flow = f"{context['ti'].dag_id}/"
+    flow = "/".join(part for part in (context["ti"].dag_id, day) if part) + "/"
+    memory = _memory(connections)
+    if memory is None:
+        return
     try:
-        memory = AlertMemory(journal_hook(connections).sessions())
         codes = [name.removeprefix(flow) for name in memory.open_incidents(flow)]
         for code in memory.settle([flow + code for code in codes if "/" not in code and is_over(code)]):
-            log.warning("%s is over", code)
+            log.warning("%s%s is over", flow, code)
+        LocalMemory().forget(flow)
     except PvBackupError:
         log.exception("incidents could not be settled")
 
 
-def _is_news(alert: Alert, connections: ConnectionIds) -> bool:
-    """Ask the audit trail, which records the alert by that; an alert whose novelty nobody knows is sent."""
+def _memory(connections: ConnectionIds) -> AlertMemory | None:
+    """None where the journal's connection itself can't be had; one that is down says so when it is asked."""
     from pv_backup.operators.workbench import journal_hook
+    from pv_backup.services.alert_memory import AlertMemory
 
     try:
-        return AlertMemory(journal_hook(connections).sessions()).claim(alert)
+        return AlertMemory(journal_hook(connections).sessions())
     except Exception:
-        log.exception("the audit trail cannot be reached; the alert stands in this log only")
-        return True
-
-
-def _audit_channel(connections: ConnectionIds) -> list[Channel]:
-    from pv_backup.operators.workbench import journal_hook
-
-    try:
-        return [AuditChannel(Audit(journal_hook(connections).sessions()))]
-    except Exception:
-        log.exception("the audit trail cannot be reached; the alert stands in this log only")
-        return []
-
-
-def _day(context: Context) -> str:
-    try:
-        return day_of_run(context).isoformat()
-    except FormatRejected:
-        return str(context["params"].get("day", ""))
+        log.exception("the journal's connection can't be had: whether this was told already, only this worker knows")
+        return None

@@ -31,10 +31,10 @@ _NOT_OURS_TO_FAIL = (LeaseLost, RunAlive, AttemptPublished)
 
 
 class BackupStepOperator(BaseOperator):
-    """Base of the steps, so that a failure is journaled and heard of wherever it happens.
+    """Base of the steps, so that a failure is journaled wherever it happens.
 
-    When a step fails with no try left, the attempt becomes FAILED with one journal event, and an alert is
-    raised, here in the task itself: no callback of another process has to work for that.
+    When a step fails with no try left, the attempt becomes FAILED with one journal event, here in the task
+    itself: no callback has to work for that. People are told by the DAG's notifier.
 
     :param connections: the Airflow connections to use.
     """
@@ -67,7 +67,7 @@ class BackupStepOperator(BaseOperator):
         try:
             settings = load_settings()
         except Exception as error:
-            self._give_up(context, error)
+            self._give_up(error)
             raise
         try:
             return self.step(context, settings)
@@ -77,16 +77,10 @@ class BackupStepOperator(BaseOperator):
             ti = context["ti"]
             delay = next_delay(error, tries_done(ti.try_number, ti.max_tries), settings)
             if delay is None:
-                self._give_up(context, error)
+                self._give_up(error)
             else:
                 self._keep_for_next_try(delay, settings)
             raise
-
-    def tell(self, context: Context, error: BaseException) -> None:
-        """Raise the alert that a failure for good deserves."""
-        from pv_backup.operators.alerting import alert_of
-
-        alert_of(context, error, backup_id=self.failed_backup_id(), connections=self.connections)
 
     def _keep_for_next_try(self, delay: timedelta, settings: Settings) -> None:
         """A task that waits for its next try is not dead, however long the delay: reconciliation must wait too."""
@@ -101,7 +95,7 @@ class BackupStepOperator(BaseOperator):
             # The error that we came to report goes first; a row that is settled meanwhile refuses the next try.
             self.log.exception("the lease of backup %s could not be kept for the next try", self._lease.backup_id)
 
-    def _give_up(self, context: Context, error: BaseException) -> None:
+    def _give_up(self, error: BaseException) -> None:
         backup_id = self.failed_backup_id()
         try:
             if backup_id is not None and not isinstance(error, _NOT_OURS_TO_FAIL):
@@ -111,8 +105,6 @@ class BackupStepOperator(BaseOperator):
             self.log.exception(
                 "backup %s could not be recorded as FAILED; the next run of its day settles it", backup_id
             )
-        finally:
-            self.tell(context, error)
 
     def _fail_attempt(self, backup_id: str, error: BaseException) -> None:
         from pv_backup.services.state import StateMachine

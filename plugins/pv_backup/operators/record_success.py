@@ -24,8 +24,11 @@ class RecordSuccessOperator(AttemptStepOperator):
 
     def work(self, context: Context, bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> None:
         """Raise JournalUnavailable (ERR-47-06) rather than claim an unrecorded success."""
+        from pv_backup.operators.alerting import settle
+
         artefact = bench.machine.artefact_of(attempt).artefact
         bench.machine.succeed(keeper.lease)
+        settle(context, connections=self.connections, day=attempt.day.isoformat())
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {
                 "backup_id": attempt.backup_id,

@@ -23,6 +23,8 @@ _OF_THE_SOURCE: Final = frozenset({"ERR-47-01", "WAL-RECEIVER"})
 class WalProblems(PvBackupError):
     """A run that met problems: what could be shipped was, and each problem had its alert when it was met."""
 
+    told = True
+
     def __init__(self, problems: list[Problem]) -> None:
         first = problems[0].error
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -65,17 +67,11 @@ class ShipWalOperator(BackupStepOperator):
             raise WalProblems(report.problems)
         return _shown(report)
 
-    def tell(self, context: Context, error: BaseException) -> None:
-        """Alert of what ended the run; the problems that it met were told when it met them."""
-        if not isinstance(error, WalProblems):
-            self._tell(context, error)
-
-    def _tell(self, context: Context, error: BaseException, subject: str = "") -> None:
+    def _tell(self, context: Context, error: PvBackupError, subject: str) -> None:
         """One alert a problem, once for as long as it lasts."""
         from pv_backup.operators.alerting import alert_of
-        from pv_backup.services.errors import explain
 
-        incident = "/".join(part for part in (explain(error)[0], subject) if part)
+        incident = "/".join(part for part in (error.code, subject) if part)
         alert_of(context, error, backup_id=None, connections=self.connections, incident=incident)
 
     def _settle(self, context: Context, report: WalReport) -> None:

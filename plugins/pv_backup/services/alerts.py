@@ -1,18 +1,13 @@
-"""What is said to the people on call, and the hook that channels plug into.
-
-An alert that cannot be delivered is logged and never hides the error that it was to report (SPEC section 6).
-"""
+"""What is said to the people on call, and the hook that channels plug into (SPEC section 6)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
-from pv_backup.services.errors import DayClosed, RunAlive, explain
-from pv_backup.services.journal import Audit
+from pv_backup.services.errors import BackupAbsent, DayClosed, RunAlive, explain
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +19,10 @@ class Level(StrEnum):
     CRITICAL = "critical"
 
 
+# The day is in good hands: another run's, or the relaunch's that is on its way.
+_WARNINGS = (RunAlive, DayClosed, BackupAbsent)
+
+
 @dataclass(frozen=True)
 class Alert:
     """One thing that a person must know.
@@ -32,7 +31,7 @@ class Alert:
     :ivar cause: what happened.
     :ivar next_step: what the reader should do.
     :ivar run_url: where the run can be looked at, empty outside Airflow.
-    :ivar incident: what goes on until it is settled, so that it is told once; empty: every alert is news.
+    :ivar incident: what goes on until it is settled, so that it is told once on each channel.
     """
 
     level: Level
@@ -47,54 +46,47 @@ class Alert:
 
     @classmethod
     def from_error(
-        cls, error: BaseException, *, dag_id: str, day: str, backup_id: str | None = None, run_url: str = ""
-    ) -> Alert:
-        """Say of any error what the alert needs."""
+        cls,
+        error: BaseException,
+        *,
+        dag_id: str,
+        day: str,
+        backup_id: str | None = None,
+        run_url: str = "",
+        incident: str = "",
+    ) -> Self:
+        """Say of any error what the alert needs.
+
+        :param incident: empty: named after DAG, day and code.
+        """
         code, cause, next_step = explain(error)
-        # These two mean that the day is in good hands, often in answer to a person who is awake.
-        plain = isinstance(error, RunAlive | DayClosed)
-        return cls(Level.WARNING if plain else Level.CRITICAL, code, dag_id, day, cause, next_step, backup_id, run_url)
+        level = Level.WARNING if isinstance(error, _WARNINGS) else Level.CRITICAL
+        name = incident or "/".join(part for part in (dag_id, day, code) if part)
+        return cls(level, code, dag_id, day, cause, next_step, backup_id, run_url, name)
 
 
 class Channel(Protocol):
-    """Where alerts go: a mail, a webhook, the audit trail."""
+    """Where alerts go: the log, a mail, a webhook."""
+
+    @property
+    def name(self) -> str:
+        """By which the audit trail says where an alert went."""
+        ...
 
     def send(self, alert: Alert) -> None:
-        """Deliver it, or raise."""
+        """Deliver it, or raise.
+
+        :raises ChannelNotConfigured: where nobody asked for this channel.
+        """
         ...
 
 
 class LogChannel:
     """The log of the task: there even when everything else is down."""
 
+    name = "log"
+
     def send(self, alert: Alert) -> None:
         """Write one line that a person understands."""
-        log.error(
-            "ALERT %s %s, %s %s: %s. Next: %s",
-            alert.level,
-            alert.code,
-            alert.dag_id,
-            alert.day,
-            alert.cause,
-            alert.next_step,
-        )
-
-
-class AuditChannel:
-    """The audit trail, so that an auditor sees who was told what, and when."""
-
-    def __init__(self, audit: Audit) -> None:
-        self._audit = audit
-
-    def send(self, alert: Alert) -> None:
-        """Record it beside the backup's other events."""
-        self._audit.record("alert", backup_id=alert.backup_id, details=asdict(alert))
-
-
-def raise_alert(alert: Alert, channels: Sequence[Channel]) -> None:
-    """Send through every channel; one that fails is logged, and the others still get it."""
-    for channel in channels:
-        try:
-            channel.send(alert)
-        except Exception:
-            log.exception("alert channel %s failed", type(channel).__name__)
+        of = " ".join(part for part in (alert.dag_id, alert.day) if part)
+        log.error("ALERT %s %s, %s: %s. Next: %s", alert.level, alert.code, of, alert.cause, alert.next_step)

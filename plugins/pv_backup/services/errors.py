@@ -121,6 +121,28 @@ class FormatRejected(ConfigurationError):
         self.reason = reason
 
 
+class ChannelNotConfigured(ConfigurationError):
+    """An alert channel that nobody asked for, or whose connection can't be had right now.
+
+    :param channel: `mail` or `webhook`.
+    :param conn_id: the Airflow connection that says where it leads.
+    :param field: what the connection lacks, if it is defined.
+    """
+
+    def __init__(self, channel: str, conn_id: str, *, field: str = "") -> None:
+        super().__init__(
+            f"no alert goes by {channel}: the Airflow connection {conn_id} "
+            + (f"has no {field}" if field else "is not defined"),
+            remedy=f"define {conn_id} to be alerted by {channel}; if it is in a secrets backend, look there",
+        )
+
+
+class AlertUndelivered(PvBackupError):
+    """An alert channel did not take an alert; the next occurrence of the incident tries it again."""
+
+    code = "ALERT-UNDELIVERED"
+
+
 class RefusedError(PvBackupError):
     """The rules say no: nothing is broken, nothing was changed."""
 
@@ -179,6 +201,12 @@ class BackupAbsent(PvBackupError):
     """The watchdog waited and saw no published backup of the day; the relaunch is on its way."""
 
     code = "WATCHDOG-ABSENT"
+
+
+class RunLate(PvBackupError):
+    """A scheduled run is not over when it should be."""
+
+    code = "LATE"
 
 
 class RelaunchFailed(PvBackupError):

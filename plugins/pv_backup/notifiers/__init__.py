@@ -1,0 +1,1 @@
+"""Ways to reach the people on call, as Airflow's notifiers and as the services' channels."""
