@@ -40,14 +40,19 @@ def alert_of(
     backup_id: str | None,
     connections: ConnectionIds,
     incident: str = "",
+    dag_id: str = "",
+    day: str = "",
 ) -> None:
     """Tell of an error in mid-run; whatever goes wrong here is logged and hides nothing.
 
     :param incident: what the error is an occurrence of, within its DAG; it is then told once, until :func:`settle`.
         Empty: the day's own, or the DAG's where its runs are of no day, with the error's code.
+    :param dag_id: whose backup it is about, where that is not this task's DAG; ``day`` likewise.
     """
     try:
         alert = alert_of_error(context, error, backup_id=backup_id)
+        if dag_id:
+            alert = replace(alert, dag_id=dag_id, day=day, incident=f"{dag_id}/{day}/{alert.code}")
         if incident:
             alert = replace(alert, incident=f"{alert.dag_id}/{incident}")
         alarm(connections).tell(alert)
@@ -60,6 +65,7 @@ def settle(
     is_over: Callable[[str], bool] = lambda code: True,
     *,
     connections: ConnectionIds,
+    dag_id: str = "",
     day: str = "",
 ) -> None:
     """Note which open incidents of the DAG are over; what can't be noted is told once more at worst.
@@ -67,11 +73,12 @@ def settle(
     Incidents about one file are left alone: nobody sees by a run whether a person has dealt with them.
 
     :param is_over: is asked with each incident's code.
+    :param dag_id: whose incidents, where they are not those of this task's DAG.
     :param day: whose incidents; empty for those of no day.
     """
     from pv_backup.services.local_memory import LocalMemory
 
-    flow = "/".join(part for part in (context["ti"].dag_id, day) if part) + "/"
+    flow = "/".join(part for part in (dag_id or context["ti"].dag_id, day) if part) + "/"
     memory = _memory(connections)
     if memory is None:
         return

@@ -197,6 +197,12 @@ class WorkerDied(PvBackupError):
     code = "ERR-47-08"
 
 
+class StagingLeft(PvBackupError):
+    """An export in clear outlived its worker and the guard: INV-47-01 holds again, and did not for a while."""
+
+    code = "STAGING-LEFT"
+
+
 class BackupAbsent(PvBackupError):
     """The watchdog waited and saw no published backup of the day; the relaunch is on its way."""
 
