@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.database import transaction
 from pv_backup.services.errors import (
     BackupVanished,
@@ -27,6 +28,7 @@ from pv_backup.services.manifest import published
 from pv_backup.services.models import BackupExecution, BackupStatus
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.state import StateMachine
+from pv_backup.services.validation import check_object_key
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +149,8 @@ class Retention:
     def _has_let_go(self, aged: _Aged) -> bool:
         """Whether the bucket no longer has a backup that it need not have; what it must have is looked at too."""
         try:
+            # A key that is nobody's has no object either, which would read as deleted.
+            check_object_key(ArtefactType(aged.row.type), aged.row.object_key)
             if aged.row.status == BackupStatus.SUCCESS and not aged.is_due:
                 self._look_at_the_young(aged)
                 return False
