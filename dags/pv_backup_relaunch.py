@@ -35,7 +35,7 @@ from datetime import UTC, datetime
 from airflow.sdk import DAG, chain
 
 from pv_backup.dag_basics import Tag, day_form
-from pv_backup.dag_defaults import DEFAULT_ARGS
+from pv_backup.dag_defaults import DEFAULT_ARGS, ON_RUN_FAILURE
 from pv_backup.operators.relaunch import ConfirmBackupOperator, ScheduleDayOperator
 from pv_backup.operators.start_run import StartRunOperator
 from pv_backup.operators.wait_for_run import WaitForDumpOperator
@@ -53,6 +53,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    on_failure_callback=ON_RUN_FAILURE,
     tags=[Tag.PV_BACKUP, Tag.BACKUP],
     params=day_form(),
 ):

@@ -128,7 +128,7 @@ class PublishedBackupSensor(S3KeySensor):
         if error is None:
             what = f"{settings.bucket} has no published backup of {day} {waited}: {keys} are not both there"
         else:
-            what = f"whether there is a backup of {day} could not be seen {waited}, S3 does not answer: {error}"
+            what = f"whether {settings.bucket} has a backup of {day} could not be seen {waited}, S3 fails: {error}"
         absent = BackupAbsent(
             what,
             remedy=f"nothing yet: {self.relaunch_dag_id} starts the dump again, and another alert follows if that "
