@@ -10,6 +10,7 @@ import pytest
 
 from dev import guard
 from dev.provisioning.databases import drop_database
+from pv_backup.services import local_memory
 from tests.support.clusters import ClusterTemplate, SourceCluster, open_directory
 from tests.support.servers import Bucket, JournalDatabase, SourceDatabase, TestStack
 
@@ -47,6 +48,12 @@ def _everything_up_again(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if _STACK in request.session.stash:
         request.session.stash[_STACK].restore()
+
+
+@pytest.fixture(autouse=True)
+def _no_alert_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A test's own operators find no memory of another test's alerts, and leave none on the machine."""
+    monkeypatch.setattr(local_memory, "own_directory", lambda: tmp_path / "pv-backup-alerts")
 
 
 @pytest.fixture

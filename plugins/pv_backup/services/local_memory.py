@@ -28,14 +28,19 @@ REMIND_AFTER_S: Final = 24 * 3600.0
 _Told = dict[str, dict[str, float]]
 
 
+def own_directory() -> Path:
+    """In the worker's temporary directory, each user's own."""
+    return Path(tempfile.gettempdir()) / f"pv-backup-alerts-{os.geteuid()}"
+
+
 class LocalMemory:
     """A JSON file: incident → channel → when it was told there, in Unix seconds.
 
-    :param directory: None takes one in the worker's temporary directory, each user its own.
+    :param directory: None takes :func:`own_directory`.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        self._directory = directory or Path(tempfile.gettempdir()) / f"pv-backup-alerts-{os.geteuid()}"
+        self._directory = directory or own_directory()
 
     def tell_once(self, alert: Alert, channel: Channel) -> bool:
         """Send the alert unless this worker has done so within a day; what the channel raises comes through.
