@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, Self
 
-from pv_backup.services.errors import BackupAbsent, DayClosed, RunAlive, explain
+from pv_backup.services.errors import BackupAbsent, DayClosed, LifecycleIdle, RunAlive, explain
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +19,8 @@ class Level(StrEnum):
     CRITICAL = "critical"
 
 
-# The day is in good hands: another run's, or the relaunch's that is on its way.
-_WARNINGS = (RunAlive, DayClosed, BackupAbsent)
+# The day is in good hands, another run's or the relaunch's that is on its way; or nothing is lost by the morning.
+_WARNINGS = (RunAlive, DayClosed, BackupAbsent, LifecycleIdle)
 
 
 @dataclass(frozen=True)
