@@ -3,71 +3,91 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from pv_backup.services.artefacts import ArtefactType, object_key_of_day, wal_object_key
+from dev.provisioning.keys import SSE_KEY
+from pv_backup.services.artefacts import wal_object_key
 from pv_backup.services.basebackup_source import BasebackupSource
-from pv_backup.services.compression import decompress
-from pv_backup.services.manifest import Manifest, published
-from pv_backup.services.progress import Progress
-from pv_backup.services.verification import Expected, open_artefact, verify_object
-from pv_backup.services.wal_objects import expected_of_wal
-from tests.integration.backup_world import DAY
+from pv_backup.services.errors import IntegrityError, NotPublished, PvBackupError, RefusedError, TargetRefused, WalGap
+from pv_backup.services.object_store import ObjectStore
+from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.catalogue import published_backups
+from pv_backup.services.restoration.cluster import ClusterRestore, Restored
+from pv_backup.services.restoration.target import RecoveryTarget
+from pv_backup.services.wal import SegmentName, parse_lsn
 from tests.integration.wal_world import WalWorld, wal_world
 from tests.support.clusters import ClusterTemplate, open_directory
 from tests.support.restored_server import RestoredServer
 from tests.support.servers import TestStack
 
-pytestmark = [pytest.mark.case("TC-NOM-02"), pytest.mark.case("TC-NOM-03")]
+pytestmark = [pytest.mark.case("TC-NOM-02"), pytest.mark.case("TC-NOM-03"), pytest.mark.case("TC-NOM-04")]
 
 COMMITS_A_STRETCH = 20
+RESTORE_POINT = "after the promotion"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A row of the ledger, and where its server stood right after its commit."""
+
+    entry: int
+    at: datetime
+    lsn: int
 
 
 @dataclass(frozen=True)
 class Lost:
     """What is left when the source is gone: the bucket, the key, and what people remember of their commits.
 
-    :ivar ledger: (row, the server's clock right after its commit), in the order of the commits.
+    :ivar named: how many commits there were at :data:`RESTORE_POINT`.
     """
 
     world: WalWorld
-    ledger: list[tuple[int, datetime]]
+    ledger: list[Commit]
+    named: int
 
-    def manifest(self) -> Manifest:
-        manifest = published(self.world.bench.store, object_key_of_day(ArtefactType.BASEBACKUP, DAY))
-        assert manifest is not None
-        return manifest
-
-    def fetch_cluster(self, data: Path) -> None:
-        """The base backup's tar out of the bucket, its hash verified before it is unpacked."""
-        bench, key = self.world.bench, self.manifest().key
-        verify_object(bench.store, bench.keys, key, Expected.by_manifest(self.manifest()))
-        archive = data.with_suffix(".tar")
-        with archive.open("wb") as file, open_artefact(bench.store, bench.keys, key, Progress(label=key)) as artefact:
-            file.writelines(decompress(artefact.plaintext))
-        data.mkdir(mode=0o700)
-        with tarfile.open(archive) as tar:
-            tar.extractall(data)
-
-    def fetch_wal(self, folder: Path) -> None:
-        """Every WAL file of the bucket, each verified."""
-        folder.mkdir()
+    def restore(self, directory: Path) -> ClusterRestore:
         bench = self.world.bench
-        for name in self.world.shipped():
-            key = wal_object_key(name)
-            verify_object(bench.store, bench.keys, key, expected_of_wal(bench.store, key))
-            (folder / name).write_bytes(self.world.fetched(name))
+        return ClusterRestore(store=bench.store, keys=bench.keys, tools=Server({}), directory=directory)
 
-    def restored(self, folder: Path, **settings: str) -> RestoredServer:
-        self.fetch_cluster(folder / "data")
-        self.fetch_wal(folder / "wal")
-        return RestoredServer(folder / "data", wal_directory=folder / "wal", settings=settings)
+    def entries_at(self, target: RecoveryTarget, folder: Path) -> tuple[list[int], Restored]:
+        """What the ledger of a cluster holds that was restored to there."""
+        restored = self.restore(folder / "data").run(target)
+        with RestoredServer(folder / "data") as server:
+            return [entry for (entry,) in server.sql("SELECT entry FROM ledger ORDER BY entry")], restored
+
+    def refusal(self, target: RecoveryTarget, folder: Path) -> PvBackupError:
+        with pytest.raises(PvBackupError) as refused:
+            self.restore(folder / "data").run(target)
+        return refused.value
+
+    @contextmanager
+    def without(self, name: str, *, instead: str | None = None) -> Iterator[None]:
+        """The bucket with one WAL file missing, or with another file's object in its place."""
+        bucket, key = self.world.bucket, wal_object_key(name)
+        body, metadata = bucket.body(key), bucket.head(key)["Metadata"]
+        if instead is None:
+            bucket.delete(key)
+        else:
+            other = wal_object_key(instead)
+            bucket.put(key, bucket.body(other), bucket.head(other)["Metadata"])
+        try:
+            yield
+        finally:
+            bucket.put(key, body, metadata)
+
+    def needed(self) -> list[str]:
+        """The segments that recovery must read from the bucket: the base backup brings the first ones along."""
+        (manifest,) = published_backups(self.world.bench.store)
+        assert manifest.wal_files
+        own = manifest.wal_files[-1]
+        return [name for name in self.world.shipped() if SegmentName.parse(name) and name > own]
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +102,15 @@ def lost(stack: TestStack, cluster_template: ClusterTemplate) -> Iterator[Lost]:
         assert world.run(closer=world.closer(older_than_s=0)).problems == []
         cluster.promote()
         ledger += commits(world, first=len(ledger))
+        cluster.sql("SELECT pg_create_restore_point(%s)", RESTORE_POINT)
+        named = len(ledger)
+        ledger += commits(world, first=len(ledger))
         cluster.wait_until_received("00000002.history")
         assert world.run(closer=world.closer(older_than_s=0)).problems == []
         cluster.receiver.stop()
         cluster.destroy()
         shutil.rmtree(cluster.wal_directory)
-        yield Lost(world, ledger)
+        yield Lost(world, ledger, named)
     cluster.discard()
 
 
@@ -98,35 +121,126 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def commits(world: WalWorld, *, first: int) -> list[tuple[int, datetime]]:
+def commits(world: WalWorld, *, first: int) -> list[Commit]:
     """Commit rows one by one, with enough between them to fill several segments."""
     made = []
     for entry in range(first, first + COMMITS_A_STRETCH):
-        world.cluster.sql("INSERT INTO ledger VALUES (%s, repeat(md5(random()::text), 4000))", entry)
-        ((at,),) = world.cluster.sql("SELECT clock_timestamp()")
-        made.append((entry, at))
+        world.cluster.sql(
+            "INSERT INTO ledger SELECT %s, string_agg(md5(random()::text), '') FROM generate_series(1, 4000)", entry
+        )
+        ((at, lsn),) = world.cluster.sql("SELECT clock_timestamp(), pg_current_wal_lsn()::text")
+        made.append(Commit(entry, at, parse_lsn(lsn)))
     return made
 
 
-def entries(server: RestoredServer) -> list[int]:
-    return [entry for (entry,) in server.sql("SELECT entry FROM ledger ORDER BY entry")]
-
-
 def test_the_last_shipped_commit_is_reached_across_the_promotion(lost: Lost, folder: Path):
-    with lost.restored(folder) as server:
-        assert entries(server) == [entry for entry, _ in lost.ledger]
+    entries, restored = lost.entries_at(RecoveryTarget(), folder)
+
+    assert entries == [commit.entry for commit in lost.ledger]
+    assert restored.timeline == 3
+    assert restored.last_commit is not None
+    assert lost.ledger[-2].at < restored.last_commit < lost.ledger[-1].at
+    assert [path.name for path in folder.iterdir() if path.name.startswith("pv-backup")] == []
 
 
 @pytest.mark.parametrize("place", [COMMITS_A_STRETCH + 3, 2 * COMMITS_A_STRETCH + 7], ids=["before", "after"])
 def test_a_second_in_between_is_reached_to_the_row(lost: Lost, folder: Path, place: int):
-    target = lost.ledger[place][1].isoformat()
+    entries, _ = lost.entries_at(RecoveryTarget(time=lost.ledger[place].at), folder)
 
-    with lost.restored(folder, recovery_target_time=target) as server:
-        assert entries(server) == [entry for entry, _ in lost.ledger[: place + 1]]
+    assert entries == [commit.entry for commit in lost.ledger[: place + 1]]
+
+
+def test_a_byte_of_wal_is_reached(lost: Lost, folder: Path):
+    place = 2 * COMMITS_A_STRETCH + 2
+
+    entries, _ = lost.entries_at(RecoveryTarget(lsn=lost.ledger[place].lsn), folder)
+
+    assert entries == [commit.entry for commit in lost.ledger[: place + 1]]
+
+
+def test_a_restore_point_is_reached(lost: Lost, folder: Path):
+    entries, _ = lost.entries_at(RecoveryTarget(name=RESTORE_POINT), folder)
+
+    assert entries == [commit.entry for commit in lost.ledger[: lost.named]]
+
+
+def test_the_very_last_commit_can_be_named_by_its_own_time(lost: Lost, folder: Path):
+    _, restored = lost.entries_at(RecoveryTarget(), folder)
+
+    assert lost.restore(folder / "again").plan(RecoveryTarget(time=restored.last_commit)).target == RecoveryTarget()
+
+
+def test_a_time_after_the_last_shipped_commit_is_refused_before_anything_starts(lost: Lost, folder: Path):
+    refusal = lost.refusal(RecoveryTarget(time=lost.ledger[-1].at + timedelta(seconds=1)), folder)
+
+    assert isinstance(refusal, TargetRefused)
+    assert "the last shipped commit was made at" in refusal.what
+    assert not (folder / "data").exists()
+
+
+def test_a_byte_past_the_shipped_wal_is_refused_before_anything_starts(lost: Lost, folder: Path):
+    refusal = lost.refusal(RecoveryTarget(lsn=lost.ledger[-1].lsn + 64 * 1024 * 1024), folder)
+
+    assert isinstance(refusal, TargetRefused)
+    assert "WAL is shipped up to LSN" in refusal.what
+    assert not (folder / "data").exists()
+
+
+def test_a_time_before_the_first_base_backup_is_refused_naming_it(lost: Lost, folder: Path):
+    refusal = lost.refusal(RecoveryTarget(time=lost.ledger[0].at), folder)
+
+    assert isinstance(refusal, TargetRefused)
+    assert "basebackup_20260329.enc" in refusal.what
+
+
+def test_a_restore_point_that_was_never_made_is_no_success(lost: Lost, folder: Path):
+    refusal = lost.refusal(RecoveryTarget(name="never made"), folder)
+
+    assert "recovery ended before configured recovery target was reached" in refusal.what
+
+
+def test_a_missing_file_is_refused_by_name_and_the_time_before_it_is_reached(lost: Lost, folder: Path):
+    first, hole = lost.needed()[:2]
+    with lost.without(hole):
+        refusal = lost.refusal(RecoveryTarget(), folder)
+
+        assert isinstance(refusal, WalGap)
+        assert hole in refusal.what
+        before = lost.restore(folder / "data").plan(RecoveryTarget(time=lost.ledger[COMMITS_A_STRETCH].at))
+        assert hole not in before.files
+        assert first in before.files
+
+
+def test_a_swapped_file_ends_the_restoration_by_name(lost: Lost, folder: Path):
+    first, second = lost.needed()[:2]
+    with lost.without(second, instead=first):
+        refusal = lost.refusal(RecoveryTarget(), folder)
+
+    assert isinstance(refusal, IntegrityError)
+    assert second in refusal.what
+
+
+def test_a_directory_with_something_in_it_is_left_alone(lost: Lost, folder: Path):
+    (folder / "data").mkdir()
+    (folder / "data" / "PG_VERSION").write_text("15\n")
+
+    refusal = lost.refusal(RecoveryTarget(), folder)
+
+    assert isinstance(refusal, RefusedError)
+    assert [path.name for path in (folder / "data").iterdir()] == ["PG_VERSION"]
+
+
+def test_an_empty_bucket_is_told_as_such(lost: Lost, folder: Path, stack: TestStack):
+    bucket = stack.new_bucket()
+    empty = ObjectStore(client=bucket.user, bucket=bucket.name, kms_key_id=SSE_KEY, timeout_s=60)
+    restore = ClusterRestore(store=empty, keys=lost.world.bench.keys, tools=Server({}), directory=folder / "data")
+
+    with pytest.raises(NotPublished, match="no published base backup"):
+        restore.run(RecoveryTarget())
 
 
 def test_the_wal_that_the_manifest_asks_for_is_in_the_bucket(lost: Lost):
-    manifest = lost.manifest()
+    (manifest,) = published_backups(lost.world.bench.store)
 
     assert manifest.wal_files
     assert set(manifest.wal_files) <= set(lost.world.shipped())

@@ -94,6 +94,12 @@ class WalGap(IntegrityError):
     code = "WAL-GAP"
 
 
+class RestoreFailed(PvBackupError):
+    """A restoration did not end in a server that answers: PostgreSQL or a tool refused, or a disk is full."""
+
+    code = "RESTORE"
+
+
 class ReceiverDown(PvBackupError):
     """pg_receivewal does not receive what the source writes, so nothing reaches the WAL directory."""
 
@@ -155,6 +161,10 @@ class DayClosed(RefusedError):
 
 class NotPublished(RefusedError):
     """There is no published backup under this key: no manifest speaks for what is there, if anything."""
+
+
+class TargetRefused(RefusedError):
+    """What the bucket holds does not lead to this recovery target; nothing was started."""
 
 
 class AttemptPublished(RefusedError):

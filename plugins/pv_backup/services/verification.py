@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import BinaryIO
 
 from pv_backup.services.compression import decompress
 from pv_backup.services.envelope import Header, decrypt, read_header
@@ -122,11 +123,37 @@ def compare_stored(
 
     :raises IntegrityError: ERR-47-04, naming the difference.
     """
+    with _compared(store, keys, key, expected, progress) as artefact:
+        for _ in artefact.plaintext:
+            pass
+
+
+def copy_verified(
+    store: ObjectStore, keys: KeyWrapper, key: str, expected: Expected, sink: BinaryIO, *, progress: Progress
+) -> None:
+    """Compare as :func:`compare_stored` and write the content in the same pass, for a sink that nobody reads yet.
+
+    :raises IntegrityError: ERR-47-04; what was written so far must be thrown away.
+    """
+    with _compared(store, keys, key, expected, progress) as artefact:
+        sink.writelines(unpacked(artefact.header, artefact.plaintext))
+
+
+@contextmanager
+def _compared(
+    store: ObjectStore, keys: KeyWrapper, key: str, expected: Expected, progress: Progress
+) -> Iterator[OpenedArtefact]:
+    """An artefact that is compared with what it must be once its plaintext was read to the end."""
+    hasher = Sha3()
+
+    def hashed(pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            hasher.update(piece)
+            yield piece
+
     with open_artefact(store, keys, key, progress) as artefact:
         _compare_header(artefact, key, expected)
-        hasher = Sha3()
-        for piece in artefact.plaintext:
-            hasher.update(piece)
+        yield replace(artefact, plaintext=hashed(artefact.plaintext))
         _same("SHA3-256", hasher.hexdigest(), expected.hash_sha3_256, key)
     _same("size in bytes", progress.read_bytes, expected.size_bytes, key)
 

@@ -135,6 +135,11 @@ class Lineage:
         self._segment_bytes = segment_bytes
         self._newest_first = [Stretch(*pair) for pair in zip(timelines, starts, strict=True)][::-1]
 
+    @property
+    def timelines(self) -> list[int]:
+        """The timelines on the way, the oldest first."""
+        return [stretch.timeline for stretch in reversed(self._newest_first)]
+
     def at(self, lsn: int) -> SegmentName:
         """The segment that holds the byte at this LSN."""
         timeline = next(stretch.timeline for stretch in self._newest_first if stretch.start <= lsn)

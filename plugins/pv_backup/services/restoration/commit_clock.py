@@ -1,0 +1,56 @@
+"""When the last commit in the shipped WAL was made: no later target is reached, and PostgreSQL says so too late."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.wal_archive import WalArchive
+from pv_backup.services.wal import SegmentName
+
+_ENDED: Final = re.compile(r"desc: (?:COMMIT|ABORT)(?:_PREPARED)? .*?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
+_PATIENCE_S: Final = 120
+
+
+class WalCommitClock:
+    """Reads the newest segments with pg_waldump, backwards, until one has a commit.
+
+    :param tools: whose `pg_waldump` to use.
+    :param staging: where segments may lie in clear for a moment.
+    """
+
+    def __init__(self, *, archive: WalArchive, tools: Server, staging: Path) -> None:
+        self._archive = archive
+        self._tools = tools
+        self._staging = staging
+
+    def __call__(self, segments: Sequence[SegmentName]) -> datetime | None:
+        """The time of the last commit or abort, by the clock of the server that made it."""
+        with TemporaryDirectory(prefix="commits-", dir=self._staging) as folder:
+            following: SegmentName | None = None
+            for segment in reversed(segments):
+                self._archive.fetch(str(segment), Path(folder, str(segment)))
+                # The last record of a segment may end in the one after it.
+                both = [segment, following] if following and following.timeline == segment.timeline else [segment]
+                if times := self._ends(Path(folder), both):
+                    return max(times)
+                following = segment
+        return None
+
+    def _ends(self, folder: Path, segments: Sequence[SegmentName]) -> list[datetime]:
+        # Its exit status is 1 at the end of what it was given: a record that goes on in a file that it does not have.
+        answer = subprocess.run(
+            [self._tools.tool("pg_waldump"), "--rmgr=Transaction", f"--path={folder}", *map(str, segments)],
+            env={"LC_ALL": "C", "TZ": "UTC"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE_S,
+        )
+        return [datetime.fromisoformat(f"{time}+00:00") for time in _ENDED.findall(answer.stdout)]

@@ -1,0 +1,106 @@
+"""Feed a recovering PostgreSQL with WAL from the bucket: each file verified before it has its name, fetched ahead.
+
+PostgreSQL asks for one file at a time by `restore_command`. A process of Python for each would cost half a second a
+segment, so the command is a few words of shell that leave a note and wait; this side reads the notes, and has the next
+files ready.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pv_backup.services.errors import PvBackupError
+from pv_backup.services.restoration.wal_archive import WalArchive
+
+log = logging.getLogger(__name__)
+
+_AHEAD: Final = 8
+_AT_ONCE: Final = 4
+_LOOK_EVERY_S: Final = 0.02
+
+
+class WalFeed:
+    """A directory that recovery finds its files in, kept a few files ahead of it; a context.
+
+    A file that is damaged ends recovery: the command answers with a status that PostgreSQL takes for fatal, and
+    :attr:`failure` tells which file and why.
+
+    :param files: all that recovery may read, in its order; whatever else it asks for is answered as absent.
+    :param directory: private, and open to the user that the server runs as.
+    :ivar failure: what ended the feed, None while all is well.
+    """
+
+    def __init__(self, *, archive: WalArchive, files: Sequence[str], directory: Path) -> None:
+        self._archive = archive
+        self._files = files
+        self._places = {name: place for place, name in enumerate(files)}
+        self._directory = directory
+        self._notes = directory / "asked"
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="wal-feed")
+        self._fetched: dict[str, Future[None]] = {}
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="wal-feed", daemon=True)
+        self.failure: PvBackupError | None = None
+        self.served = 0
+
+    @property
+    def restore_command(self) -> str:
+        """The server's `restore_command` (PostgreSQL 15, section 26.3.5): 1 for an absent file, 255 to give up."""
+        here = shlex.quote(str(self._directory)).replace("%", "%%")
+        return (
+            f'echo "%f" >> {here}/asked; '
+            f'while [ ! -e {here}/"%f" ]; do '
+            f'[ -e {here}/"%f".absent ] && exit 1; [ -e {here}/failed ] && exit 255; sleep {_LOOK_EVERY_S}; '
+            f'done; cp {here}/"%f" "%p"'
+        )
+
+    def _serve(self) -> None:
+        read = 0
+        while not self._closed.wait(_LOOK_EVERY_S):
+            if not self._notes.exists():
+                continue
+            with self._notes.open() as notes:
+                notes.seek(read)
+                asked = [line for line in notes if line.endswith("\n")]
+            read += sum(map(len, asked))
+            for name in asked:
+                self._ask(name.strip())
+
+    def _ask(self, name: str) -> None:
+        place = self._places.get(name)
+        if place is None:
+            (self._directory / f"{name}.absent").touch()
+            return
+        self.served = max(self.served, place + 1)
+        wanted = self._files[place : place + 1 + _AHEAD]
+        for other in list(self._fetched):
+            if other not in wanted and self._fetched[other].done():
+                del self._fetched[other]
+                (self._directory / other).unlink(missing_ok=True)
+        for other in wanted:
+            if other not in self._fetched:
+                self._fetched[other] = self._pool.submit(self._fetch, other)
+
+    def _fetch(self, name: str) -> None:
+        try:
+            self._archive.fetch(name, self._directory / name)
+        except PvBackupError as error:
+            self.failure = self.failure or error
+            log.error("recovery cannot go on without %s: %s", name, error)  # noqa: TRY400 - it is raised by who waits
+            (self._directory / "failed").touch()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._closed.set()
+        self._thread.join()
+        self._pool.shutdown(cancel_futures=True)

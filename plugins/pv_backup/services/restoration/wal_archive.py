@@ -1,0 +1,110 @@
+"""The shipped WAL, as a recovery looks at it: which files there are, and how far they lead without a hole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+
+from pv_backup.services.artefacts import WAL_PREFIX, wal_name, wal_object_key
+from pv_backup.services.errors import WalConflict
+from pv_backup.services.key_wrapping import KeyWrapper
+from pv_backup.services.object_store import ObjectStore
+from pv_backup.services.progress import Progress
+from pv_backup.services.verification import copy_verified
+from pv_backup.services.wal import Branch, Lineage, SegmentName, branches_of, history_name, is_history_name, is_wal_name
+from pv_backup.services.wal_objects import SYSTEM_IDENTIFIER, expected_of_wal
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Segments that follow each other without a hole.
+
+    :ivar missing: the first segment that is not there although a later one is, None if nothing is known to be missing.
+    """
+
+    segments: list[SegmentName]
+    missing: SegmentName | None
+
+
+class WalArchive:
+    """The WAL files in the bucket from one timeline on.
+
+    :param timeline: nothing of an older one is looked at.
+    :param system_identifier: of the cluster; another cluster's file is refused.
+    """
+
+    def __init__(
+        self, *, store: ObjectStore, keys: KeyWrapper, timeline: int, segment_bytes: int, system_identifier: str
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._timeline = timeline
+        self._segment_bytes = segment_bytes
+        self._system_identifier = system_identifier
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every file, by the name that PostgreSQL asks for.
+
+        :raises StoreUnavailable: if S3 does not answer.
+        """
+        first = wal_object_key(history_name(self._timeline))
+        keys = self._store.keys_between(WAL_PREFIX, first, f"{WAL_PREFIX}G")
+        return frozenset(name for key in keys if is_wal_name(name := wal_name(key)))
+
+    def lineages(self) -> Iterator[Lineage]:
+        """The ways that lead on from this timeline, the newest first; the last is the timeline's own.
+
+        :raises IntegrityError: if a history is damaged.
+        """
+        for name in sorted(filter(is_history_name, self.names), reverse=True):
+            timeline = int(name.removesuffix(".history"), 16)
+            if timeline > self._timeline:
+                yield Lineage(timeline, self._branches(name), segment_bytes=self._segment_bytes)
+        own = history_name(self._timeline)
+        branches = self._branches(own) if own in self.names else []
+        yield Lineage(self._timeline, branches, segment_bytes=self._segment_bytes)
+
+    def stretch(self, lineage: Lineage, start_lsn: int) -> Stretch:
+        """The segments from an LSN on, as far as they go without a hole."""
+        segments: list[SegmentName] = []
+        following = lineage.at(start_lsn)
+        while str(following) in self.names:
+            segments.append(following)
+            following = lineage.after(following)
+        beyond = following.start(self._segment_bytes)
+        later = (segment for name in self.names if (segment := SegmentName.parse(name)))
+        is_hole = any(
+            other.start(self._segment_bytes) > beyond and lineage.at(other.start(self._segment_bytes)) == other
+            for other in later
+        )
+        return Stretch(segments, following if is_hole else None)
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Write one file, its hash, header and cluster checked before a byte of it can be read under its name.
+
+        :raises IntegrityError: naming the object, if it is damaged, another file's or another cluster's.
+        """
+        key = wal_object_key(name)
+        expected = expected_of_wal(self._store, key)
+        theirs = expected.further_metadata.get(SYSTEM_IDENTIFIER)
+        if theirs != self._system_identifier:
+            raise WalConflict(
+                f"{key} is of cluster {theirs}, the base backup is of cluster {self._system_identifier}",
+                remedy="look for another version of the object; without it recovery ends before this file",
+            )
+        draft = path.with_name(path.name + ".draft")
+        progress = Progress(label=key, downloads=True)
+        with draft.open("wb") as file:
+            copy_verified(self._store, self._keys, key, expected, file, progress=progress)
+        draft.rename(path)
+
+    def _branches(self, name: str) -> list[Branch]:
+        key, content = wal_object_key(name), BytesIO()
+        expected = expected_of_wal(self._store, key)
+        progress = Progress(label=key, downloads=True)
+        copy_verified(self._store, self._keys, key, expected, content, progress=progress)
+        return branches_of(content.getvalue().decode(errors="replace"))
