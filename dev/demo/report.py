@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from dev.demo.narration import console
 from dev.demo.source import Write
-from pv_backup.cli import aligned, describe
+from pv_backup.cli.catalogue import aligned, describe
 from pv_backup.services.artefacts import WAL_PREFIX, ArtefactType, object_key_of_day, wal_object_key
 from pv_backup.services.manifest import Manifest, published
 from pv_backup.services.object_store import ObjectStore

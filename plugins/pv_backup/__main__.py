@@ -2,6 +2,6 @@
 
 import sys
 
-from pv_backup.cli import main
+from pv_backup.cli.main import main
 
 sys.exit(main())

@@ -21,6 +21,7 @@ from pv_backup.services.restoration.catalogue import published_backups
 from pv_backup.services.restoration.cluster import ClusterRestore, Restored
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.wal import SegmentName, parse_lsn
+from tests.integration.command_line import CommandLine
 from tests.integration.wal_world import WalWorld, wal_world
 from tests.support.clusters import ClusterTemplate, open_directory
 from tests.support.restored_server import RestoredServer
@@ -237,6 +238,34 @@ def test_an_empty_bucket_is_told_as_such(lost: Lost, folder: Path, stack: TestSt
 
     with pytest.raises(NotPublished, match="no published base backup"):
         restore.run(RecoveryTarget())
+
+
+def test_one_command_brings_the_cluster_back(lost: Lost, folder: Path):
+    command = CommandLine(lost.world.backup)
+
+    listed = command("list")
+    restored = command("restore", folder / "data", "--latest")
+
+    assert "2026/03/basebackup_20260329.enc" in listed.stdout.decode()
+    assert restored.returncode == 0, restored.stderr.decode()
+    assert "target       the end of the shipped WAL" in restored.stdout.decode()
+    with RestoredServer(folder / "data") as server:
+        assert server.sql("SELECT count(*) FROM ledger") == [(len(lost.ledger),)]
+
+
+def test_the_command_says_what_is_missing_and_exits_with_it(lost: Lost, folder: Path):
+    command, hole = CommandLine(lost.world.backup), lost.needed()[1]
+
+    late = command("restore", folder / "data", "--target-time", "2199-01-01T00:00:00Z")
+    no_zone = command("restore", folder / "data", "--target-time", "2026-11-22T03:15:00")
+    with lost.without(hole):
+        missing = command("restore", folder / "data", "--latest")
+
+    assert (late.returncode, no_zone.returncode, missing.returncode) == (1, 1, 2)
+    assert b"the last shipped commit was made at" in late.stderr
+    assert b"no time with a zone" in no_zone.stderr
+    assert hole.encode() in missing.stderr
+    assert not (folder / "data").exists()
 
 
 def test_the_wal_that_the_manifest_asks_for_is_in_the_bucket(lost: Lost):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pv_backup.cli import describe
+from pv_backup.cli.catalogue import describe
 from pv_backup.services.manifest import Manifest
 
 COMMON: dict[str, Any] = {

@@ -1,0 +1,65 @@
+"""Get at the backups with the bucket and the key alone: no Airflow, no journal database.
+
+When everything is lost, in this order:
+
+  1. list                          what there is to restore, from the manifests in the bucket
+  2. restore DIRECTORY --latest    the whole cluster, to the last shipped commit (or --target-time …)
+  3. start PostgreSQL 15 on DIRECTORY
+
+One database only, from a dump: `fetch` its roles (globals_…) into psql, then the dump (backup_…) into pg_restore.
+
+Settings come from PV_BACKUP_BUCKET, PV_BACKUP_KMS_KEY_ID and PV_BACKUP_TRANSIT_KEY; S3 from the AWS variables
+(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3 …); Vault from VAULT_ADDR and VAULT_TOKEN.
+
+Exit status: 0 done, 1 not possible (the message says why and what to do), 2 an artefact is damaged or WAL is missing,
+141 the reader of our output left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from pv_backup.cli import artefacts, catalogue, restore
+from pv_backup.services.errors import IntegrityError, PvBackupError
+from pv_backup.services.settings import Settings
+from pv_backup.services.standalone import store_from_environment
+
+EXIT_OK, EXIT_FAILED, EXIT_DAMAGED, EXIT_READER_LEFT = 0, 1, 2, 128 + signal.SIGPIPE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status is that of the module's text."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        settings = Settings.load()
+        options.run(options, settings, store_from_environment(settings))
+    except IntegrityError as error:
+        print(f"damaged: {error}", file=sys.stderr)
+        return EXIT_DAMAGED
+    except PvBackupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # `fetch … | pg_restore --list` reads the beginning only; Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_READER_LEFT
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)  # the output's: a file that exists, a full disk
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pv_backup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for room in (catalogue, artefacts, restore):
+        room.add_commands(commands)
+    return parser
