@@ -20,8 +20,9 @@ pytestmark = pytest.mark.case("TC-NR-05")
 
 MAX_LINES = 150
 LONGEST_STEP = timedelta(hours=24)
-# The DAGs whose next scheduled run is their retry, and whose runs are of no day.
-RUNS_OF_NO_DAY = {"pv_backup_wal_shipping"}
+# The DAGs whose next scheduled run, minutes later, is their retry.
+RETRIED_BY_THE_NEXT_RUN = {"pv_backup_reconciliation", "pv_backup_wal_shipping"}
+RUNS_OF_NO_DAY = {*RETRIED_BY_THE_NEXT_RUN, "pv_backup_retention"}
 # The sensor whose wait is its retry.
 NEVER_RETRIED = {"pv_backup_watchdog.wait_for_backup"}
 each_dag = pytest.mark.parametrize("dag", dags(), ids=lambda dag: dag.dag_id)
@@ -98,13 +99,14 @@ def test_a_run_of_no_day_asks_nothing_and_runs_where_its_files_are(dag_id: str):
     dag = dag_bag().dags[dag_id]
 
     assert set(dag.params) == set()
-    assert {task.queue for task in dag.tasks} == {"pv_backup_wal"}
+    queue = "pv_backup_wal" if dag_id == "pv_backup_wal_shipping" else "default"
+    assert {task.queue for task in dag.tasks} == {queue}
 
 
 @each_task
 def test_a_task_has_an_owner_a_deadline_and_the_retry_policy(task: BaseOperator):
     assert task.owner == "pv-backup"
-    never = task.dag_id in RUNS_OF_NO_DAY or f"{task.dag_id}.{task.task_id}" in NEVER_RETRIED
+    never = task.dag_id in RETRIED_BY_THE_NEXT_RUN or f"{task.dag_id}.{task.task_id}" in NEVER_RETRIED
     assert task.retries == (0 if never else MAX_RETRIES)
     assert isinstance(task.retry_policy, BackupRetryPolicy)
     assert task.execution_timeout is not None

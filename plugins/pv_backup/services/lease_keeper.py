@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -19,7 +19,8 @@ from pv_backup.services.progress import Ticker
 
 log = logging.getLogger(__name__)
 
-_RENEWALS_PER_LEASE = 3
+#: How often a worker tries to renew its lease before that runs out.
+RENEWALS_PER_LEASE: Final = 3
 _CONFIRM_AGAIN_S = 1.0
 
 
@@ -41,7 +42,7 @@ class LeaseKeeper:
         self._handover_s = handover_s
         self._stop_reason: PvBackupError | None = None
         self._lock = threading.Lock()
-        self._ticker = Ticker(every_s=lease_s / _RENEWALS_PER_LEASE, action=self._renew, name="lease renewal")
+        self._ticker = Ticker(every_s=lease_s / RENEWALS_PER_LEASE, action=self._renew, name="lease renewal")
 
     def check(self) -> None:
         """Raise if the lease is known to be lost or the task was told to stop.

@@ -10,6 +10,8 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -39,6 +41,18 @@ class Document:
 
     body: Mapping[str, Any]
     etag: str
+
+
+@dataclass(frozen=True)
+class OpenUpload:
+    """A multipart upload that was begun and neither completed nor aborted.
+
+    :ivar age: since its beginning, by the bucket's own clock.
+    """
+
+    key: str
+    upload_id: str
+    age: timedelta
 
 
 class ObjectStore:
@@ -175,22 +189,38 @@ class ObjectStore:
         Only for whoever holds the key's lease: nobody else's upload may complete then.
         """
         for upload_id in self.open_uploads(key):
-            self._abort_upload(key, upload_id)
-            log.warning("aborted the unfinished multipart upload %s of %s", upload_id, key)
+            self.abort_upload(key, upload_id)
 
     def open_uploads(self, key: str) -> list[str]:
         """The ids of the unfinished multipart uploads of exactly this key."""
         answer = self._short(key, lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key))
         return [str(upload["UploadId"]) for upload in answer.get("Uploads", []) if upload["Key"] == key]
 
-    def _abort_upload(self, key: str, upload_id: str) -> None:
-        # One that is gone already is as good.
+    def all_open_uploads(self) -> list[OpenUpload]:
+        """The unfinished multipart uploads of the whole bucket.
+
+        :raises StoreUnavailable: if S3 does not answer.
+        """
+
+        def listing() -> list[OpenUpload]:
+            found = []
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket):
+                now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
+                for upload in page.get("Uploads", []):
+                    found.append(OpenUpload(str(upload["Key"]), str(upload["UploadId"]), now - upload["Initiated"]))
+            return found
+
+        return self._short("", listing)
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Abort one that nobody will complete; one that is gone already is as good."""
         try:
             self._short(
                 key, lambda: self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
             )
         except FileNotFoundError:
             return
+        log.warning("aborted the unfinished multipart upload %s of %s", upload_id, key)
 
     def _put(self, key: str, body: Mapping[str, Any], condition: Mapping[str, str], permit: Callable[[], None]) -> None:
         raw = json.dumps(body, sort_keys=True, indent=2).encode() + b"\n"

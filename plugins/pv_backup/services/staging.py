@@ -12,7 +12,7 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +55,7 @@ class StagingDirectory:
 
     def __enter__(self) -> Self:
         try:
-            _purge_orphans(self._base)
+            purge_orphans(self._base)
             self.path, lock = _make(self._base)
         except OSError as error:
             raise ConfigurationError(
@@ -159,15 +159,26 @@ def _make(base: Path) -> tuple[Path, int]:
                 return path, os.dup(lock)
 
 
-def _purge_orphans(base: Path) -> None:
-    """Purge what killed guards left: directories of ours that nobody holds the lock of."""
-    for path in base.glob(f"{PREFIX}*"):
-        if path.lstat().st_uid != os.geteuid():
-            continue
+def purge_orphans(base: Path | None, tell: Callable[[Path], None] = lambda path: None) -> None:
+    """Purge what killed guards left: directories of ours that nobody holds the lock of.
+
+    :param base: as :class:`StagingDirectory`.
+    :param tell: is told of each, before it is purged.
+    :raises OSError: the first one, if something can't be removed; all that could be emptied is empty then.
+    """
+    failed: list[OSError] = []
+    for path in (base or Path(tempfile.gettempdir())).glob(f"{PREFIX}*"):
         with _locked(path) as lock:
-            if lock is not None and path.exists():
-                log.warning("purging %s, which a worker and its guard left behind when they were killed", path)
+            if lock is None or not path.exists() or os.fstat(lock).st_uid != os.geteuid():
+                continue
+            log.warning("purging %s, which a worker and its guard left behind when they were killed", path)
+            tell(path)
+            try:
                 staging_guard.purge(path)
+            except OSError as error:
+                failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from pv_backup.services.opening import RunDead, refuse_if_closed, refuse_taken, 
 from pv_backup.services.transitions import (
     ATTEMPT_REPLACED,
     NOTHING_CHANGED,
+    SETTLED,
     TRANSITION_REFUSED,
     Move,
     check,
@@ -132,11 +133,12 @@ class StateMachine:
         with transaction(self._sessions, f"reading the artefact of backup {attempt.backup_id}") as session:
             return _recorded(running_row(session, attempt.backup_id))
 
-    def succeed(self, lease: Lease) -> JournalEvent:
+    def succeed(self, lease: Lease, *, settled: str | None = None) -> JournalEvent:
         """RUNNING → SUCCESS and the journal event in one transaction; the event says what the row has recorded.
 
         The caller has published the object.
 
+        :param settled: as :meth:`fail`.
         :raises LeaseLost: when another worker has taken over.
         :raises TransitionRefused: when the row is not RUNNING, or the journal says FAILED of it already.
         :raises RefusedError: when no artefact was recorded, or it was not read back (INV-47-04).
@@ -152,6 +154,7 @@ class StateMachine:
                 raise TransitionRefused(
                     f"the journal says FAILED of backup {row.backup_id} already", remedy=NOTHING_CHANGED
                 )
+            self._note_settlement(session, event, settled)
             return event
 
     def fail(
@@ -162,11 +165,13 @@ class StateMachine:
         error_text: str,
         lease: Lease | None = None,
         by_reconciliation: bool = False,
+        settled: str | None = None,
     ) -> JournalEvent:
         """RUNNING → FAILED and the journal event in one transaction.
 
         :param lease: proves that the caller is in charge; without it, the caller must know that nobody is.
-        :param by_reconciliation: only reconciliation may fail a row that is still SCHEDULED.
+        :param by_reconciliation: only reconciliation may fail a row that is still SCHEDULED, and then no other.
+        :param settled: why, where the attempt did not end by itself; recorded in the audit, in the same transaction.
         :raises LeaseLost: when a lease was given and is lost.
         :raises TransitionRefused: when the row is not RUNNING; FAILED already, for example.
         """
@@ -179,6 +184,7 @@ class StateMachine:
             event = event_of(row, Outcome.FAILED)
             if self._journal.write(session, event) is not Outcome.FAILED:
                 log.warning("the journal says SUCCESS of backup %s already, and that stands", backup_id)
+            self._note_settlement(session, event, settled)
             return event
 
     def schedule_again(self, backup_id: str, *, max_replanification_cycles: int) -> str:
@@ -228,6 +234,11 @@ class StateMachine:
         except JournalUnavailable as unavailable:
             # The refusal must not be hidden by the failure to record it.
             log.error("a refused move could not be recorded: %s; %s", refused, unavailable)  # noqa: TRY400
+
+    def _note_settlement(self, session: Session, event: JournalEvent, why: str | None) -> None:
+        if why is not None:
+            details: dict[str, JsonValue] = {"outcome": event.outcome, "why": why}
+            self._audit.write(session, SETTLED, backup_id=event.backup_id, details=details)
 
     def _replace_attempt(self, session: Session, row: BackupExecution, max_cycles: int) -> None:
         """FAILED → SCHEDULED of a locked row. A new artefact has a new DEK, IV and context, hence a new name."""

@@ -16,6 +16,8 @@ _S = BackupStatus
 
 #: The audit event of FAILED → SCHEDULED, recorded under the old backup_id; ``new_backup_id`` stands in its details.
 ATTEMPT_REPLACED: Final = "attempt_replaced"
+#: The audit event of an attempt that reconciliation ended: outcome, why.
+SETTLED: Final = "settled"
 #: The audit event of a refused move: from, to, reason.
 TRANSITION_REFUSED: Final = "transition_refused"
 
@@ -52,13 +54,15 @@ class Move:
 def check(row: BackupExecution, to: BackupStatus, *, by_reconciliation: bool) -> None:
     """Say no to a move that is not in the table, naming who came first where that is the reason.
 
+    :param by_reconciliation: asks for the one move that is reconciliation's own, and for no other: the row that it saw
+        waiting may have been taken meanwhile.
     :raises TransitionRefused: for it.
     """
     pair = (_S(row.status), to)
-    if pair in ALLOWED and (pair != _RECONCILIATION_ONLY or by_reconciliation):
+    if pair in ALLOWED and (pair == _RECONCILIATION_ONLY) == by_reconciliation:
         return
     what = f"backup {row.backup_id} ({row.type} of {row.day}) can't go from {row.status} to {to}"
-    if pair in ALLOWED:
+    if pair == _RECONCILIATION_ONLY:
         what += ": only reconciliation may make this move"
     elif row.status == to:
         what += f": it is {row.status} already, by run {row.run_id or 'unknown'}"

@@ -38,17 +38,15 @@ class Workbench:
 
         :raises LeaseLost: if the backup_id is no longer the running attempt's.
         """
-        return self._keeping(self.leases.acquire(backup_id, self.settings.lease_s))
+        return self._keeping(self.leases.acquire(backup_id, self.settings.lease_s), self.settings.handover_s)
 
     def keep_expired_lease(self, backup_id: str) -> tuple[Attempt, LeaseKeeper]:
-        """Take over the lease of a run that let it run out.
+        """Take over the lease of a run that let it run out; no task follows that it would be left to.
 
         :raises RunAlive: if it has not run out.
         """
-        return self._keeping(self.leases.take_over(backup_id, self.settings.lease_s))
+        return self._keeping(self.leases.take_over(backup_id, self.settings.lease_s), self.settings.lease_s)
 
-    def _keeping(self, lease: Lease) -> tuple[Attempt, LeaseKeeper]:
-        keeper = LeaseKeeper(
-            leases=self.leases, lease=lease, lease_s=self.settings.lease_s, handover_s=self.settings.handover_s
-        )
+    def _keeping(self, lease: Lease, handover_s: int) -> tuple[Attempt, LeaseKeeper]:
+        keeper = LeaseKeeper(leases=self.leases, lease=lease, lease_s=self.settings.lease_s, handover_s=handover_s)
         return self.machine.attempt(lease), keeper

@@ -1,0 +1,96 @@
+"""Settle what a crash left behind."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from pv_backup.operators.base import BackupStepOperator
+from pv_backup.operators.metrics import report_backups
+from pv_backup.operators.workbench import build_workbench, journal_hook
+from pv_backup.services.artefacts import ArtefactType
+from pv_backup.services.errors import PvBackupError, explain
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from pv_backup.services.left_behind import LeftRow
+    from pv_backup.services.reconciliation_run import Finding
+    from pv_backup.services.settings import Settings
+
+# Whose incident it is when an attempt of this type dies: the run's own, which its next success settles.
+DAG_OF: Final = {
+    ArtefactType.PG_DUMP: "pv_backup_daily_dump",
+    ArtefactType.GLOBALS: "pv_backup_daily_dump",
+    ArtefactType.BASEBACKUP: "pv_backup_weekly_basebackup",
+}
+# With the longest leases a second look would come too late for "the lease and six minutes".
+_SECOND_LOOK_AT_MOST_S: Final = 30.0
+
+
+class Unsettled(PvBackupError):
+    """A round that could not settle everything: what it could, it did."""
+
+    def __init__(self, problems: list[Exception]) -> None:
+        self.code, what, remedy = explain(problems[0])
+        more = f" (and {len(problems) - 1} more, see the log)" if len(problems) > 1 else ""
+        super().__init__(f"{what}{more}", remedy=remedy)
+
+
+class ReconcileOperator(BackupStepOperator):
+    """Settle rows, uploads and staging directories that nobody works on any more, so that none stays for ever.
+
+    It is not retried: the next round, five minutes later, is its retry.
+    """
+
+    def step(self, context: Context, settings: Settings) -> dict[str, Any]:
+        """Return what was settled, by name, for the reader of the XCom tab.
+
+        :raises Unsettled: after everything that could be settled was.
+        """
+        from pv_backup.operators.alerting import settle
+        from pv_backup.services.lease_keeper import RENEWALS_PER_LEASE
+        from pv_backup.services.left_behind import LeftBehind
+        from pv_backup.services.reconciliation_run import ReconciliationRun
+
+        report = ReconciliationRun(
+            bench=build_workbench(self.connections, settings),
+            left_behind=LeftBehind(journal_hook(self.connections).sessions()),
+            tell=lambda finding: self._tell(context, finding),
+            well_again=lambda row: self._well_again(context, row),
+            staging=settings.staging_directory,
+            second_look_s=min(settings.lease_s / RENEWALS_PER_LEASE, _SECOND_LOOK_AT_MOST_S),
+        ).run()
+        report_backups(self.connections)
+        if report.problems:
+            raise Unsettled(report.problems)
+        settle(context, connections=self.connections)
+        return {name: names for name, names in asdict(report).items() if name != "problems"}
+
+    def _tell(self, context: Context, finding: Finding) -> None:
+        from pv_backup.operators.alerting import alert_of
+
+        row = finding.row
+        if row is None:
+            alert_of(
+                context,
+                finding.error,
+                backup_id=None,
+                connections=self.connections,
+                incident=f"{finding.error.code}/{finding.subject}",
+            )
+        else:
+            alert_of(
+                context,
+                finding.error,
+                backup_id=row.backup_id,
+                connections=self.connections,
+                dag_id=DAG_OF[row.artefact_type],
+                day=row.day.isoformat(),
+            )
+
+    def _well_again(self, context: Context, row: LeftRow) -> None:
+        """A day that ended well by settlement is as well as one that ended so by itself."""
+        from pv_backup.operators.alerting import settle
+
+        settle(context, connections=self.connections, dag_id=DAG_OF[row.artefact_type], day=row.day.isoformat())
