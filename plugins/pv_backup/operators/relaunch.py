@@ -37,10 +37,15 @@ class ConfirmBackupOperator(BackupStepOperator):
 
     def step(self, context: Context, settings: Settings) -> str:
         """Return the backup_id; raise RelaunchFailed (ERR-47-05) if there is none."""
+        from pv_backup.operators.alerting import settle
+
+        relaunch = _relaunch(self, context, settings)
         try:
-            return _relaunch(self, context, settings).confirm()
+            backup_id = relaunch.confirm()
         except NotPublished as error:
             raise relaunch_failed(context, error.what, remedy=error.remedy) from error
+        settle(context, connections=self.connections, day=relaunch.day.isoformat())
+        return backup_id
 
 
 def _relaunch(operator: BackupStepOperator, context: Context, settings: Settings) -> Relaunch:
