@@ -73,6 +73,11 @@ class BucketView:
     def delete(self, key: str) -> None:
         self._s3.delete_object(Bucket=self.name, Key=key)
 
+    def bring_back(self, key: str) -> None:
+        """Remove the delete marker, as an administrator does with what should not have gone."""
+        for marker in self._s3.list_object_versions(Bucket=self.name, Prefix=key)["DeleteMarkers"]:
+            self._s3.delete_object(Bucket=self.name, Key=key, VersionId=marker["VersionId"])
+
     def begin_upload(self, key: str) -> None:
         """What a worker leaves that died in the middle of an upload."""
         upload_id = self._s3.create_multipart_upload(Bucket=self.name, Key=key)["UploadId"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import timedelta
 
 import botocore.exceptions
 import pytest
@@ -18,12 +18,12 @@ from pv_backup.services.errors import (
     JournalUnavailable,
     StoreUnavailable,
 )
-from pv_backup.services.export_sources import GlobalsSource
 from pv_backup.services.manifest import InvalidMark, mark_invalid
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.retention import Retention, RetentionReport
 from pv_backup.services.state import Attempt
 from tests.integration.backup_world import DAY, BackupWorld, backup_world
+from tests.integration.retention_scene import a_backup, by_lifecycle, expired, named, statuses
 from tests.integration.watched_client import store_watched
 from tests.support.servers import Bucket
 
@@ -38,45 +38,8 @@ def world(stack, source_db, journal_db, bucket) -> Iterator[BackupWorld]:
         yield world
 
 
-def a_backup(world: BackupWorld, *, ago: str = "1 day", day: date = DAY) -> Attempt:
-    """A published backup (of the roles, the smallest there is) that was made some time ago."""
-    attempt = world.back_up(GlobalsSource(server=world.server), day=day)
-    world.journal.sql(
-        "UPDATE pv_backup.backup_executions SET started_at = clock_timestamp() - %s::interval - interval '1 minute',"
-        " finished_at = clock_timestamp() - %s::interval WHERE backup_id = %s",
-        ago,
-        ago,
-        attempt.backup_id,
-    )
-    return attempt
-
-
-def expired(world: BackupWorld, *, ago: str = "31 days", day: date = DAY) -> Attempt:
-    """A backup that an earlier run made EXPIRED."""
-    attempt = a_backup(world, ago=ago, day=day)
-    world.journal.sql(
-        "UPDATE pv_backup.backup_executions SET status = 'EXPIRED' WHERE backup_id = %s", attempt.backup_id
-    )
-    return attempt
-
-
 def retain(world: BackupWorld, store: ObjectStore | None = None) -> RetentionReport:
     return Retention(sessions=world.journal.sessions, store=store or world.bench.store).run()
-
-
-def by_lifecycle(world: BackupWorld, attempt: Attempt) -> None:
-    """What a lifecycle rule does in a versioned bucket: a delete marker on top, the bytes below it for now."""
-    world.bucket.delete(attempt.object_key)
-    world.bucket.delete(manifest_key(attempt.object_key))
-
-
-def statuses(world: BackupWorld) -> list[str]:
-    """Of all rows, by day."""
-    return [row["status"] for row in world.journal.sql("SELECT status FROM pv_backup.backup_executions ORDER BY day")]
-
-
-def named(attempt: Attempt) -> str:
-    return f"globals/{attempt.day}"
 
 
 def test_a_backup_expires_after_thirty_days(world: BackupWorld):
