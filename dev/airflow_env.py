@@ -72,8 +72,8 @@ def backup_settings(
     """
     vault = urlsplit(vault_address)
     connections = {
-        "PV_BACKUP_SOURCE": _postgres_connection(source_dsn),
-        "PV_BACKUP_JOURNAL": _postgres_connection(journal_dsn),
+        "PV_BACKUP_SOURCE": postgres_connection(source_dsn),
+        "PV_BACKUP_JOURNAL": postgres_connection(journal_dsn),
         "PV_BACKUP_VAULT": {
             "conn_type": "vault",
             "host": vault.hostname,
@@ -122,7 +122,8 @@ def sqlalchemy_url(dsn: str) -> str:
     return dsn.replace("postgresql://", "postgresql+psycopg2://", 1)
 
 
-def _postgres_connection(dsn: str) -> dict[str, object]:
+def postgres_connection(dsn: str) -> dict[str, object]:
+    """A libpq URI as the fields of an Airflow connection."""
     parts = urlsplit(dsn)
     return {
         "conn_type": "postgres",

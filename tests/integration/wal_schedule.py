@@ -1,7 +1,8 @@
-"""WAL shipping as the scheduler runs it, by the operator with its connections, and a load that it must keep up with."""
+"""WAL shipping as the scheduler runs it, by the DAG's own task and callback, and a load that it must keep up with."""
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import time
@@ -16,8 +17,8 @@ import pytest
 
 from dev.airflow_env import backup_settings
 from dev.provisioning.keys import SSE_KEY, TRANSIT_KEY
-from pv_backup.operators.ship_wal import ShipWalOperator
 from pv_backup.services.wal import is_wal_name
+from tests.dags.dag_world import dag_bag
 from tests.integration.wal_world import WalWorld
 from tests.support.servers import JournalDatabase
 
@@ -34,19 +35,26 @@ class Ran:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Runs the operator in this process, with the connections that a worker has."""
+    """Runs the DAG's task in this process, with the connections that a worker has."""
 
     world: WalWorld
 
     def run(self) -> Ran:
-        operator = ShipWalOperator(task_id="ship_wal")
-        ti = SimpleNamespace(dag_id=DAG_ID, log_url="", try_number=1, max_tries=0)
-        context: Any = {"ti": ti, "params": {}, "dag_run": SimpleNamespace(run_after=datetime.now(UTC))}
+        task = dag_bag().dags[DAG_ID].get_task("ship_wal")
+        told: dict[str, str] = {}
+        ti = SimpleNamespace(
+            dag_id=DAG_ID, task_id="ship_wal", log_url="", try_number=1, max_tries=0, xcom_push=told.__setitem__
+        )
+        run = SimpleNamespace(run_after=datetime.now(UTC))
+        context: Any = {"ti": ti, "task": task, "params": {}, "dag_run": run}
         started, error = time.monotonic(), None
         try:
-            operator.execute(context)
+            copy.copy(task).execute(context)
         except Exception as caught:  # noqa: BLE001 - whatever it is, the test looks at it
             error = caught
+            for callback in task.on_failure_callback:
+                callback(context | {"exception": caught})
+            assert told, "the task's callback leaves word of what it told"
         return Ran(time.monotonic() - started, error)
 
     def run_until_well(self, *, timeout_s: float = 60) -> None:

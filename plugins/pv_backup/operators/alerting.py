@@ -87,8 +87,8 @@ def settle(
         for code in memory.settle([flow + code for code in codes if "/" not in code and is_over(code)]):
             log.warning("%s%s is over", flow, code)
         LocalMemory().forget(flow)
-    except PvBackupError:
-        log.exception("incidents could not be settled")
+    except PvBackupError as error:
+        log.warning("incidents of %s could not be settled: %s", flow, error)
 
 
 def _memory(connections: ConnectionIds) -> AlertMemory | None:

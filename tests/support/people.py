@@ -1,0 +1,36 @@
+"""The people on call: a mailbox and an endpoint that alerts really reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.support.mailbox import Mailbox, mailbox
+from tests.support.webhook import Endpoint, endpoint
+
+
+@dataclass(frozen=True)
+class People:
+    """Who got what."""
+
+    mail: Mailbox
+    webhook: Endpoint
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes an Airflow alert them."""
+        return self.mail.environment | self.webhook.environment
+
+    @property
+    def codes(self) -> list[str]:
+        """The code of each alert, which must have come by both ways, oldest first."""
+        assert [subject.split()[2] for subject in self.mail.subjects] == self.webhook.codes
+        return self.webhook.codes
+
+
+@contextmanager
+def on_call() -> Iterator[People]:
+    """Let both listen until the end."""
+    with mailbox() as mail, endpoint() as webhook:
+        yield People(mail, webhook)
