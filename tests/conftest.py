@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,9 +52,10 @@ def _everything_up_again(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_alert_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_alert_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A test's own operators find no memory of another test's alerts, and leave none on the machine."""
-    monkeypatch.setattr(local_memory, "own_directory", lambda: tmp_path / "pv-backup-alerts")
+    directory = tmp_path_factory.getbasetemp() / f"alerts-{uuid.uuid4()}"
+    monkeypatch.setattr(local_memory, "own_directory", lambda: directory)
 
 
 @pytest.fixture
