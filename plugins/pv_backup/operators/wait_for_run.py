@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk import BaseOperator, DagRunState, TaskInstanceState
-from airflow.sdk.exceptions import AirflowSkipException, TaskDeferralError
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferralError, TaskDeferralTimeout
 
 from pv_backup.operators.configuration import load_settings
 from pv_backup.operators.days import day_of_run
@@ -85,7 +85,7 @@ class WaitForRunOperator(BaseOperator):
         """Ask here when the triggerer failed us, so that its death does not hide how the run ended."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralError as failure:
+        except (TaskDeferralTimeout, TaskDeferralError) as failure:
             self.log.warning("the triggerer did not keep its word: %s", failure)
             state = context["ti"].get_dagrun_state(self.dag_id_to_await, self._run_id(context))
             return self.execute_complete(context, {"state": state})
