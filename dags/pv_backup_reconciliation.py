@@ -49,4 +49,4 @@ with DAG(
     tags=[Tag.PV_BACKUP, Tag.BACKUP],
 ):
     # Not retried: the next run is its retry. As long as reading a published backup back may take.
-    ReconcileOperator(task_id="settle_what_is_left", retries=0, execution_timeout=LONG_STEP)
+    settle_what_is_left = ReconcileOperator(task_id="settle_what_is_left", retries=0, execution_timeout=LONG_STEP)

@@ -8,13 +8,12 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from pv_backup.services.artefacts import wal_object_key
+from tests.integration.killing import Worker, steps_of, wal_worker
 from tests.integration.wal_worker import Order
-from tests.integration.wal_workers import Worker
 from tests.integration.wal_world import RecordedWal, ShippingWorld, numbered, shipping_world, wait_until
 
 pytestmark = pytest.mark.case("TC-ERR-08", "TC-NOM-02")
@@ -32,7 +31,7 @@ def world(stack, source_db, journal_db, bucket, tmp_path) -> Iterator[ShippingWo
 
 @pytest.fixture
 def worker(world: ShippingWorld, journal_db) -> Iterator[Worker]:
-    with Worker(world, journal_db) as worker:
+    with wal_worker(world, journal_db) as worker:
         yield worker
 
 
@@ -65,10 +64,6 @@ def queued(world: ShippingWorld, recorded: RecordedWal, *, first: int, count: in
     """Put files into the directory; their contents by name."""
     names = numbered(recorded, world.directory, first=first, count=count)
     return {name: (world.directory / name).read_bytes() for name in names}
-
-
-def steps_of(path: Path) -> list[str]:
-    return path.read_text().splitlines()
 
 
 def sweep(world: ShippingWorld, worker: Worker, recorded: RecordedWal, chosen: slice) -> None:

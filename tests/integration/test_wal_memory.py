@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.killing import Worker, wal_worker
 from tests.integration.wal_worker import Order
-from tests.integration.wal_workers import Worker
 from tests.integration.wal_world import MEBIBYTE, RecordedWal, ShippingWorld, numbered, shipping_world
 
 pytestmark = pytest.mark.case("TC-NOM-02")
@@ -51,7 +51,7 @@ def test_a_longer_backlog_takes_no_more_memory(
     world: ShippingWorld, journal_db, recorded: RecordedWal, segment_mib: int, backlogs: tuple[int, ...]
 ):
     size = segment_mib * MEBIBYTE
-    with Worker(world, journal_db) as worker:
+    with wal_worker(world, journal_db) as worker:
         idle, peaks, first = peak_kib(world, worker), [], 0x100
         for count in backlogs:
             numbered(recorded, world.directory, first=first, count=count, segment_bytes=size)

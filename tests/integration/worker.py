@@ -47,15 +47,35 @@ def become_worker(
         monkeypatch.setenv(name, value)
 
 
+def context_of(
+    task: Any,
+    *,
+    params: dict[str, str] | None = None,
+    run_id: str = "",
+    max_tries: int = 0,
+    told: dict[str, str] | None = None,
+) -> Any:
+    """What Airflow hands a task at its first try, as far as ours look.
+
+    :param told: where the callback leaves word of what it told.
+    """
+    ti = SimpleNamespace(
+        dag_id=task.dag_id,
+        task_id=task.task_id,
+        log_url="",
+        try_number=1,
+        max_tries=max_tries,
+        xcom_push=({} if told is None else told).__setitem__,
+    )
+    run = SimpleNamespace(run_after=datetime.now(UTC), run_type=SimpleNamespace(value="manual"))
+    return {"ti": ti, "task": task, "params": params or {}, "dag_run": run, "run_id": run_id}
+
+
 def run_task(dag_id: str, task_id: str) -> Exception | None:
     """Run a task of a DAG without a form, and its callbacks if it fails; the error that it failed by."""
     task = dag_bag().dags[dag_id].get_task(task_id)
     told: dict[str, str] = {}
-    ti = SimpleNamespace(
-        dag_id=dag_id, task_id=task_id, log_url="", try_number=1, max_tries=0, xcom_push=told.__setitem__
-    )
-    run = SimpleNamespace(run_after=datetime.now(UTC))
-    context: Any = {"ti": ti, "task": task, "params": {}, "dag_run": run}
+    context = context_of(task, told=told)
     try:
         copy.copy(task).execute(context)
     except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
