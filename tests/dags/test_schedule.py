@@ -60,12 +60,14 @@ class Schedule:
 
 DAILY = Schedule("pv_backup_daily_dump", None, "03:00", "03:00")
 WEEKLY = Schedule("pv_backup_weekly_basebackup", SUNDAY, "02:00", "03:00")
+WATCHDOG = Schedule("pv_backup_watchdog", None, "04:00", "04:00")
 RETENTION = Schedule("pv_backup_retention", None, "05:00", "05:00")
 each_schedule = pytest.mark.parametrize(
     "schedule",
     [
         pytest.param(DAILY, marks=pytest.mark.case("TC-NOM-01"), id="daily dump"),
         pytest.param(WEEKLY, marks=pytest.mark.case("TC-NOM-03"), id="weekly base backup"),
+        pytest.param(WATCHDOG, marks=pytest.mark.case("TC-NOM-05"), id="watchdog"),
         pytest.param(RETENTION, marks=pytest.mark.case("TC-NOM-08"), id="retention"),
     ],
 )
