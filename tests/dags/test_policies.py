@@ -13,6 +13,9 @@ from airflow.sdk.bases.operator import BaseOperator
 from airflow.sdk.exceptions import ParamValidationError
 
 from pv_backup.dag_basics import DAY_PATTERN, Tag
+from pv_backup.notifiers.incident import IncidentNotifier, RunIncidentNotifier
+from pv_backup.notifiers.mail import MailNotifier
+from pv_backup.notifiers.webhook import WebhookNotifier
 from pv_backup.operators.retrying import MAX_RETRIES, BackupRetryPolicy
 from tests.dags.dag_world import DAG_FILES, dag_bag, dags, imports_any
 
@@ -112,6 +115,23 @@ def test_a_task_has_an_owner_a_deadline_and_the_retry_policy(task: BaseOperator)
     assert task.execution_timeout is not None
     assert timedelta(0) < task.execution_timeout <= LONGEST_STEP
     assert task.depends_on_past is False
+
+
+@each_task
+def test_a_failed_task_is_told_by_the_dags_own_notifier(task: BaseOperator):
+    wired = [type(callback) for callback in task.on_failure_callback]
+
+    # The watchdog may read no table, so its notifiers remember nothing.
+    watchdog = task.dag_id == "pv_backup_watchdog"
+    assert wired == ([MailNotifier, WebhookNotifier] if watchdog else [IncidentNotifier])
+
+
+@each_dag
+def test_a_task_that_was_killed_is_told_by_its_run(dag: DAG):
+    if dag.dag_id == "pv_backup_watchdog":
+        assert not dag.has_on_failure_callback
+    else:
+        assert type(dag.on_failure_callback) is RunIncidentNotifier
 
 
 def test_the_specification_grants_three_retries():
