@@ -9,20 +9,32 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support.people import on_call
+from tests.support.webhook import SECRET_PATH
 from tests.system.airflow_world import AirflowWorld, manifest_key
 from tests.system.dump_gate import DumpGate
+from tests.system.leaks import files_with
 
 SECONDS_TO_FAIL_CLOSED = 15
 
 
-@pytest.mark.case("TC-ERR-02", "TC-INV-03")
-def test_a_sealed_vault_stops_the_run_at_once_with_an_alert(world: AirflowWorld):
+@pytest.mark.case("TC-ERR-02", "TC-INV-02", "TC-INV-03")
+def test_a_sealed_vault_stops_the_run_at_once_with_an_alert_on_every_channel(world: AirflowWorld):
     world.fill_source()
     world.stack.vault.seal()
 
-    ended = world.run()
+    with on_call() as people:
+        world.env.update(people.environment)
+        ended = world.run()
 
     assert ended.exit_code == 1
+    assert people.codes == ["ERR-47-02"]
+    (posted,) = people.webhook.received
+    assert posted["run_url"].startswith(world.env["AIRFLOW__API__BASE_URL"])
+    assert posted["run_url"] in people.mail.text_of()
+    assert posted["backup_id"] == str(world.row()["backup_id"])
+    assert SECRET_PATH not in ended.log
+    assert files_with(world.folder, SECRET_PATH.encode()) == []
     assert world.tasks()["stream_dump"] == ("failed", 1)
     (began,) = ended.lines_with("starting", "task_id=stream_dump")
     (alerted,) = [line for line in ended.lines_with("ALERT critical ERR-47-02") if time_of(line) > time_of(began)][:1]
@@ -31,7 +43,9 @@ def test_a_sealed_vault_stops_the_run_at_once_with_an_alert(world: AirflowWorld)
     row = world.row()
     assert (row["status"], row["error_code"]) == ("FAILED", "ERR-47-02")
     assert world.outcomes() == [(str(row["backup_id"]), "FAILED")]
-    assert str(row["backup_id"]) in {alert["backup_id"] for alert in world.alerts()}
+    assert [(alert["channel"], alert["backup_id"]) for alert in world.alerts()] == [
+        (channel, str(row["backup_id"])) for channel in ("log", "mail", "webhook")
+    ]
     assert world.nothing_of_the_dump_in_the_bucket()
 
 
