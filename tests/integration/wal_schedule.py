@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from dev.airflow_env import backup_settings
-from dev.provisioning.keys import SSE_KEY, TRANSIT_KEY
 from pv_backup.services.wal import is_wal_name
-from tests.dags.dag_world import dag_bag
 from tests.integration.wal_world import WalWorld
+from tests.integration.worker import become_worker, run_task
 from tests.support.servers import JournalDatabase
 
 DAG_ID = "pv_backup_wal_shipping"
@@ -40,21 +34,8 @@ class Schedule:
     world: WalWorld
 
     def run(self) -> Ran:
-        task = dag_bag().dags[DAG_ID].get_task("ship_wal")
-        told: dict[str, str] = {}
-        ti = SimpleNamespace(
-            dag_id=DAG_ID, task_id="ship_wal", log_url="", try_number=1, max_tries=0, xcom_push=told.__setitem__
-        )
-        run = SimpleNamespace(run_after=datetime.now(UTC))
-        context: Any = {"ti": ti, "task": task, "params": {}, "dag_run": run}
-        started, error = time.monotonic(), None
-        try:
-            copy.copy(task).execute(context)
-        except Exception as caught:  # noqa: BLE001 - whatever it is, the test looks at it
-            error = caught
-            for callback in task.on_failure_callback:
-                callback(context | {"exception": caught})
-            assert told, "the task's callback leaves word of what it told"
+        started = time.monotonic()
+        error = run_task(DAG_ID, "ship_wal")
         return Ran(time.monotonic() - started, error)
 
     def run_until_well(self, *, timeout_s: float = 60) -> None:
@@ -73,21 +54,14 @@ class Schedule:
 
 def schedule_of(world: WalWorld, journal_db: JournalDatabase, monkeypatch: pytest.MonkeyPatch) -> Schedule:
     """Give this process the worker's connections and settings, until the test's end."""
-    stack = world.backup.stack
-    environment = backup_settings(
-        source_dsn=world.cluster.dump_dsn,
+    become_worker(
+        monkeypatch,
+        world.backup.stack,
         journal_dsn=journal_db.service_dsn,
-        vault_address=stack.vault.address,
-        vault_token=stack.backup_token,
-        s3_endpoint=stack.s3.endpoint,
-        s3_key=stack.backup_user,
         bucket=world.bucket.name,
-        kms_key_id=SSE_KEY,
-        transit_key=TRANSIT_KEY,
+        source_dsn=world.cluster.dump_dsn,
         wal_directory=world.directory,
     )
-    for name, value in (environment | {"AIRFLOW_VAR_PV_BACKUP_SETTINGS": "{}"}).items():
-        monkeypatch.setenv(name, value)
     return Schedule(world)
 
 

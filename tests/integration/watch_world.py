@@ -15,13 +15,12 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.serde import deserialize, serialize
 from airflow.triggers.base import BaseTrigger
 
-from dev.airflow_env import backup_settings
-from dev.provisioning.keys import SSE_KEY, TRANSIT_KEY
 from pv_backup.operators.escalation import RELAUNCH, WATCHDOG, WATCHDOG_RUN_ID
 from pv_backup.sensors.published_backup import PublishedBackupSensor
 from pv_backup.services.artefacts import ArtefactType, manifest_key, object_key_of_day
 from pv_backup.services.days import choose_day
 from tests.integration.bucket_view import BucketView
+from tests.integration.worker import become_worker
 from tests.support.servers import Bucket, JournalDatabase, TestStack
 
 
@@ -110,21 +109,6 @@ def watch_world(
 
     :param connection: what differs, such as `s3_endpoint`.
     """
-    given = {
-        "source_dsn": "postgresql://nobody@127.0.0.1/none",
-        "journal_dsn": journal_db.service_dsn,
-        "vault_address": stack.vault.address,
-        "vault_token": stack.backup_token,
-        "s3_endpoint": stack.s3.endpoint,
-    }
-    environment = backup_settings(
-        **{**given, **connection},
-        s3_key=stack.backup_user,
-        bucket=bucket.name,
-        kms_key_id=SSE_KEY,
-        transit_key=TRANSIT_KEY,
-        wal_directory=None,
-    )
-    for name, value in (environment | {"AIRFLOW_VAR_PV_BACKUP_SETTINGS": "{}"}).items():
-        monkeypatch.setenv(name, value)
+    journal = {"journal_dsn": journal_db.service_dsn} | connection
+    become_worker(monkeypatch, stack, bucket=bucket.name, **journal)
     return WatchWorld(stack, BucketView(bucket), monkeypatch)
