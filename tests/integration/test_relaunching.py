@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
-from tests.integration.task_runs import environment_of, work_in
 
 from pv_backup.operators.escalation import RELAUNCH, WATCHDOG
 from pv_backup.operators.relaunch import ConfirmBackupOperator, ScheduleDayOperator
@@ -19,6 +18,7 @@ from pv_backup.services.errors import BackupVanished, CircuitBreakerOpen, Relaun
 from pv_backup.services.relaunching import Relaunch
 from tests.integration.backup_world import backup_world
 from tests.integration.journal_world import ERROR
+from tests.integration.worker import become_worker
 
 pytestmark = pytest.mark.case("TC-NOM-06")
 
@@ -30,7 +30,8 @@ KEY = f"{DAY:%Y/%m}/backup_{DAY:%Y%m%d}.enc"
 @pytest.fixture
 def world(stack, source_db, journal_db, bucket, monkeypatch):
     with backup_world(stack, source_db, journal_db, bucket) as world:
-        work_in(monkeypatch, environment_of(world, journal_db), relaunch_timeout_s=60)
+        become_worker(monkeypatch, stack, journal_dsn=journal_db.service_dsn, bucket=bucket.name)
+        monkeypatch.setenv("PV_BACKUP_RELAUNCH_TIMEOUT_S", "60")
         yield world
 
 
