@@ -26,7 +26,7 @@ uploaded in one pass, then read back, and only then published. The role definiti
 * ERR-47-04: what S3 returned is not what was uploaded. Keep the marked object for inspection, trigger again.
 * ERR-47-06: the journal is down. Bring it back and trigger again: what is published is read back and recorded.
 * ERR-47-08: a task's process was killed. `pv_backup_reconciliation` settles the day; then trigger again.
-* LATE: the night's run was not over by 03:45. See which task it is at; it goes on.
+* LATE: the night's run was not over by 03:45, or never made (`pv_backup_reconciliation` sees it). It goes on.
 
 Trigger the DAG by hand to try again; the form takes today or yesterday. Clearing single tasks of an old run
 is no substitute: it is refused, for what is exported now must not be filed under an old day.
@@ -34,22 +34,12 @@ is no substitute: it is refused, for what is exported now must not be filed unde
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from airflow.sdk import (
-    DAG,
-    Asset,
-    AsyncCallback,
-    CronTriggerTimetable,
-    DeadlineAlert,
-    DeadlineReference,
-    TriggerRule,
-    chain,
-)
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, TriggerRule, chain
 
 from pv_backup.dag_basics import LONG_STEP, PARIS, Tag, day_form
 from pv_backup.dag_defaults import DEFAULT_ARGS, ON_RUN_FAILURE
-from pv_backup.notifiers.late import tell_late
 from pv_backup.operators.back_up_roles import BackUpRolesOperator
 from pv_backup.operators.check_source import CheckSourceOperator
 from pv_backup.operators.open_day import OpenDayOperator
@@ -69,12 +59,6 @@ with DAG(
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
     on_failure_callback=ON_RUN_FAILURE,
-    # Over by 03:45, a quarter of an hour before the watchdog looks.
-    deadline=DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
-        interval=timedelta(minutes=45),
-        callback=AsyncCallback(tell_late),
-    ),
     tags=[Tag.PV_BACKUP, Tag.BACKUP],
     params=day_form(),
 ):
