@@ -1,4 +1,4 @@
-"""``python -m dev.demo``: fill, dump, base backup, write, ship, report; again on the same day, only the last three."""
+"""``python -m dev.demo``: fill, dump, base backup, write, ship, watch, report; again that day, only the last four."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def _bring_everything(airflow: NarratedAirflow) -> None:
     write = source.receive_evidence(os.environ["DEV_SOURCE_DSN"], settings.wal_directory)
     console.print(f"\ncommitted {write.pieces} pieces of evidence; their commit is in WAL segment {write.segment}")
     airflow.run("pv_backup_wal_shipping")
+    airflow.run("pv_backup_watchdog")
     report(store, os.environ["DEV_JOURNAL_DSN"], day, write)
 
 

@@ -39,7 +39,7 @@ def report(store: ObjectStore, journal_dsn: str, day: date, write: Write) -> Non
     for command in (
         f"verify {keys[ArtefactType.BASEBACKUP]}",
         f"fetch {keys[ArtefactType.PG_DUMP]} | pg_restore --list",
-        f"fetch {keys[ArtefactType.BASEBACKUP]} | tar --list",
+        "restore /tmp/restored --latest",
     ):
         console.print(f"  . .dev/env && .venv/bin/python -m pv_backup {command}")
 
