@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,35 +28,9 @@ from tests.integration.journal_world import JournalWorld, opened
 from tests.integration.wal_schedule import Schedule, schedule_of
 from tests.integration.wal_world import wal_world
 from tests.support.documented_metrics import PREFIX, documented
+from tests.support.statsd import StatsdListener, statsd_listener
 
 pytestmark = pytest.mark.case("TC-NOM-01", "TC-NOM-02", "TC-NOM-03")
-
-
-class StatsdListener:
-    """A UDP port such as statsd_exporter has; what the socket's buffer holds is read when a test looks."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self._socket.bind(("127.0.0.1", 0))
-        self._socket.setblocking(False)
-        self.port = self._socket.getsockname()[1]
-
-    def gauges(self) -> dict[str, float]:
-        """The newest value of each gauge of ours that came since the last look; on loopback none is late."""
-        found = {}
-        while True:
-            try:
-                line = self._socket.recv(65536).decode()
-            except BlockingIOError:
-                return found
-            name, _, value = line.partition(":")
-            if name.startswith(f"airflow.{PREFIX}."):
-                assert value.endswith("|g"), line
-                found[name.removeprefix("airflow.")] = float(value.removesuffix("|g"))
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @contextmanager
@@ -72,13 +45,11 @@ def metrics_on() -> Iterator[None]:
 
 @pytest.fixture
 def statsd(monkeypatch) -> Iterator[StatsdListener]:
-    listener = StatsdListener()
-    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
-    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_HOST", "127.0.0.1")
-    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_PORT", str(listener.port))
-    with metrics_on():
-        yield listener
-    listener.close()
+    with statsd_listener() as listener:
+        for name, value in listener.environment.items():
+            monkeypatch.setenv(name, value)
+        with metrics_on():
+            yield listener
 
 
 @pytest.fixture

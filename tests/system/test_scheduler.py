@@ -10,7 +10,9 @@ import psutil
 import pytest
 
 from pv_backup.services.days import PARIS, choose_day
+from tests.support.documented_metrics import documented
 from tests.support.servers import TestStack
+from tests.support.statsd import statsd_listener
 from tests.system.airflow_world import DAG_ID, AirflowWorld, manifest_key, opened
 from tests.system.leaks import any_with, files_with, found_in, secrets_of, whole_database
 from tests.system.whole_airflow import WholeAirflow, processes_of, running, until
@@ -25,10 +27,11 @@ FEWEST_PROCESSES = 5  # standalone, API server, scheduler, dag processor, trigge
 
 @dataclass(frozen=True)
 class Operated:
-    """What an operator did, and what the API told of it before Airflow was ended."""
+    """What an operator did, and what the API and the metrics told of it before Airflow was ended."""
 
     world: AirflowWorld
     states: dict[str, str]
+    figures: dict[str, float]
     stream_log: str
     components: int
     survivors: list[psutil.Process]
@@ -36,18 +39,26 @@ class Operated:
 
 @pytest.fixture(scope="module")
 def operated(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    with opened(stack, tmp_path_factory.mktemp("scheduler")) as world:
+    with opened(stack, tmp_path_factory.mktemp("scheduler")) as world, statsd_listener() as statsd:
         world.fill_source(megabytes=2)
+        world.env |= statsd.environment
+        figures: dict[str, float] = {}
+
+        def both_are_over() -> bool:
+            figures.update(statsd.gauges())
+            return runs_are_over(airflow)
+
         log = world.folder / "standalone.log"
         with running(world) as airflow:
             until(lambda: airflow.knows(DAG_ID), patience_s=60, meaning="the DAG is known", log=log)
             airflow.call("PATCH", f"dags/{DAG_ID}", json={"is_paused": False})
             form = {"logical_date": None, "conf": {"day": day_of_the_form(), "reason": REASON}}
             by_hand = airflow.call("POST", f"dags/{DAG_ID}/dagRuns", json=form)["dag_run_id"]
-            until(lambda: runs_are_over(airflow), patience_s=RUN_PATIENCE_S, meaning="both runs are over", log=log)
+            until(both_are_over, patience_s=RUN_PATIENCE_S, meaning="both runs are over", log=log)
             components = len(processes_of(world))
             states, stream_log = run_states(airflow), airflow.log_of(DAG_ID, by_hand, "stream_dump")
-        yield Operated(world, states, stream_log, components, processes_of(world))
+        figures |= statsd.gauges()
+        yield Operated(world, states, figures, stream_log, components, processes_of(world))
 
 
 def day_of_the_form() -> str:
@@ -85,6 +96,17 @@ def test_the_audit_trail_keeps_the_reason_of_the_form(operated: Operated):
 
 def test_the_log_in_the_ui_tells_what_was_uploaded(operated: Operated):
     assert "uploaded:" in operated.stream_log
+
+
+def test_the_tasks_send_their_figures_without_being_asked(operated: Operated):
+    promised = {name for name in documented() if ".pg_dump." in name or ".globals." in name}
+
+    assert set(operated.figures) == promised
+    newest = operated.world.sql(
+        "SELECT size_bytes FROM pv_backup.backup_executions WHERE type = 'pg_dump'"
+        " ORDER BY facts->>'exported_at' DESC LIMIT 1"
+    )
+    assert operated.figures["pv_backup.pg_dump.size_bytes"] == newest[0]["size_bytes"]
 
 
 @pytest.mark.case("TC-INV-02")
