@@ -52,5 +52,5 @@ with DAG(
     tags=[Tag.PV_BACKUP, Tag.BACKUP],
 ):
     # Not retried: the next run is their retry. Reading a published backup back may take long.
-    ReconcileOperator(task_id="settle_what_is_left", retries=0, execution_timeout=LONG_STEP)
+    settle_what_is_left = ReconcileOperator(task_id="settle_what_is_left", retries=0, execution_timeout=LONG_STEP)
     DumpDeadlineOperator(task_id="see_that_the_dump_is_done", dump_dag_id="pv_backup_daily_dump", retries=0)
