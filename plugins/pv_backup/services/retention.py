@@ -23,7 +23,6 @@ from pv_backup.services.errors import (
     RetryableError,
     TransitionRefused,
 )
-from pv_backup.services.journal import Audit
 from pv_backup.services.manifest import published
 from pv_backup.services.models import BackupExecution, BackupStatus
 from pv_backup.services.object_store import ObjectStore
@@ -104,7 +103,6 @@ class Retention:
         self._sessions = sessions
         self._store = store
         self._machine = StateMachine(sessions)
-        self._audit = Audit(sessions)
         self._report = RetentionReport()
 
     def run(self) -> RetentionReport:
@@ -183,12 +181,9 @@ class Retention:
         )
 
     def _moved(self, aged: _Aged, to: BackupStatus) -> bool:
-        """Make a move and record it; False if it was refused, because another worker made it first."""
-        row = aged.row
+        """Make a move; False if it was refused, because another worker made it first."""
         try:
-            self._machine.transition(row.backup_id, to)
-            details = {"type": row.type, "day": row.day.isoformat(), "object_key": row.object_key}
-            self._audit.record(to.lower(), backup_id=row.backup_id, details=details)
+            self._machine.transition(aged.row.backup_id, to)
         except TransitionRefused as refused:
             log.warning("%s", refused)
             return False

@@ -201,7 +201,7 @@ class StateMachine:
             return row.backup_id
 
     def transition(self, backup_id: str, to: BackupStatus) -> None:
-        """A move that changes the status and nothing else: SUCCESS → EXPIRED, EXPIRED → DELETED.
+        """A move that changes the status and nothing else: SUCCESS → EXPIRED, EXPIRED → DELETED, on record as such.
 
         :raises TransitionRefused: for every other pair; a move that carries more has a method of its own.
         """
@@ -214,6 +214,8 @@ class StateMachine:
                     f"{move.origin} → {to} of backup {backup_id} is made by StateMachine.{method}",
                     remedy=NOTHING_CHANGED,
                 )
+            details: dict[str, JsonValue] = {"type": row.type, "day": f"{row.day}", "object_key": row.object_key}
+            self._audit.write(session, to.lower(), backup_id=backup_id, details=details)
 
     @contextmanager
     def _moving(self, move: Move, doing: str) -> Iterator[tuple[Session, Move]]:
