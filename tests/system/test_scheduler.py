@@ -1,18 +1,22 @@
-"""The DAG under the real scheduler: the night's own run, and one by hand with the UI's form."""
+"""DAGs under the real scheduler: the night's own run, one by hand with the UI's form, one that fails, one killed."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
+from datetime import time as clock_time
 
 import psutil
 import pytest
 
 from pv_backup.services.days import PARIS, choose_day
 from tests.support.documented_metrics import documented
+from tests.support.people import People, on_call
 from tests.support.servers import TestStack
 from tests.support.statsd import statsd_listener
+from tests.support.webhook import SECRET_PATH
 from tests.system.airflow_world import DAG_ID, AirflowWorld, manifest_key, opened
 from tests.system.leaks import any_with, files_with, found_in, secrets_of, whole_database
 from tests.system.whole_airflow import WholeAirflow, processes_of, running, until
@@ -20,8 +24,11 @@ from tests.system.whole_airflow import WholeAirflow, processes_of, running, unti
 pytestmark = pytest.mark.case("TC-NOM-01")
 
 REASON = "the night before was missed"
-SCHEDULED = time(3, 0)
+SCHEDULED = clock_time(3, 0)
 RUN_PATIENCE_S = 180
+TASK_PATIENCE_S = 60
+WAL_DAG_ID = "pv_backup_wal_shipping"
+KILLED_RUN = "killed"
 FEWEST_PROCESSES = 5  # standalone, API server, scheduler, dag processor, triggerer
 
 
@@ -33,15 +40,20 @@ class Operated:
     states: dict[str, str]
     figures: dict[str, float]
     stream_log: str
+    people: People
     components: int
     survivors: list[psutil.Process]
 
 
 @pytest.fixture(scope="module")
 def operated(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    with opened(stack, tmp_path_factory.mktemp("scheduler")) as world, statsd_listener() as statsd:
+    with (
+        opened(stack, tmp_path_factory.mktemp("scheduler")) as world,
+        statsd_listener() as statsd,
+        on_call() as people,
+    ):
         world.fill_source(megabytes=2)
-        world.env |= statsd.environment
+        world.env |= statsd.environment | people.environment
         figures: dict[str, float] = {}
 
         def both_are_over() -> bool:
@@ -57,8 +69,32 @@ def operated(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iter
             until(both_are_over, patience_s=RUN_PATIENCE_S, meaning="both runs are over", log=log)
             components = len(processes_of(world))
             states, stream_log = run_states(airflow), airflow.log_of(DAG_ID, by_hand, "stream_dump")
+            fail_then_kill_wal_shipping(world, airflow, people)
         figures |= statsd.gauges()
-        yield Operated(world, states, figures, stream_log, components, processes_of(world))
+        yield Operated(world, states, figures, stream_log, people, components, processes_of(world))
+
+
+def fail_then_kill_wal_shipping(world: AirflowWorld, airflow: WholeAirflow, people: People) -> None:
+    """Let a run fail, for this source has no WAL directory, and end the process of the next with SIGKILL."""
+    log, runs = world.folder / "standalone.log", f"dags/{WAL_DAG_ID}/dagRuns"
+    airflow.call("PATCH", f"dags/{WAL_DAG_ID}", json={"is_paused": False})
+    until(lambda: "CONFIGURATION" in people.webhook.codes, patience_s=60, meaning="a failed run is told", log=log)
+    airflow.call("POST", runs, json={"logical_date": None, "dag_run_id": KILLED_RUN})
+    (task,) = airflow.call("GET", f"{runs}/{KILLED_RUN}/taskInstances")["task_instances"]
+    kill_task(task["id"])
+    until(lambda: "ERR-47-08" in people.webhook.codes, patience_s=60, meaning="a killed task is told", log=log)
+
+
+def kill_task(task_instance_id: str) -> None:
+    """Kill the process that works at a task, which Airflow titles after it, as soon as there is one."""
+    deadline = time.monotonic() + TASK_PATIENCE_S
+    while True:
+        for process in psutil.process_iter(["cmdline"]):
+            if " ".join(process.info["cmdline"] or []).strip() == f"airflow worker -- {task_instance_id}":
+                process.kill()
+                return
+        assert time.monotonic() < deadline, f"in {TASK_PATIENCE_S} s nobody worked at the task"
+        time.sleep(0.02)
 
 
 def day_of_the_form() -> str:
@@ -109,12 +145,22 @@ def test_the_tasks_send_their_figures_without_being_asked(operated: Operated):
     assert operated.figures["pv_backup.pg_dump.size_bytes"] == newest[0]["size_bytes"]
 
 
+@pytest.mark.case("TC-ERR-08")
+def test_a_failed_task_tells_for_itself_and_of_a_killed_one_the_run_does(operated: Operated):
+    told = {message["code"]: message for message in operated.people.webhook.received}
+
+    assert sorted(operated.people.codes) == ["CONFIGURATION", "ERR-47-08"]
+    assert "task ship_wal" in told["ERR-47-08"]["cause"]
+    assert f"/runs/{KILLED_RUN}/" in told["ERR-47-08"]["run_url"]
+    assert KILLED_RUN not in told["CONFIGURATION"]["run_url"]
+
+
 @pytest.mark.case("TC-INV-02")
 def test_no_secret_is_in_what_the_whole_airflow_wrote(operated: Operated):
     world = operated.world
     database = whole_database(world.metadata_dsn)
 
-    for name, secret in secrets_of(world).items():
+    for name, secret in {**secrets_of(world), "path of the webhook": SECRET_PATH.encode()}.items():
         assert files_with(world.folder, secret) == [], name
         assert not found_in(database, secret), name
     task_logs = files_with(world.folder / "airflow" / "logs", b"uploaded:")
