@@ -23,6 +23,7 @@ from pv_backup.notifiers.mail import MailNotifier
 from pv_backup.notifiers.webhook import WebhookNotifier
 from pv_backup.operators.alerting import alarm, alert_of, settle
 from pv_backup.operators.configuration import ConnectionIds
+from pv_backup.operators.workbench import journal_hook
 from pv_backup.services import local_memory
 from pv_backup.services.alerts import Alert
 from pv_backup.services.errors import FailClosedError, RelaunchFailed
@@ -260,6 +261,21 @@ def notify_all(context: Any) -> None:
             notifier(context)
         except Exception:
             logging.getLogger("airflow").exception("Failed to run task callback")
+
+
+@pytest.mark.case("TC-INV-02")
+def test_a_secret_that_an_unforeseen_error_quotes_is_masked(people: People, world: JournalWorld, journal_db):
+    password = urlsplit(journal_db.service_dsn).password or ""
+    journal_hook(IDS).sessions()  # the task has read the connection, and a library quotes it
+
+    IncidentNotifier()(context_of(ValueError(f"bad connection string: {journal_db.service_dsn}")))
+
+    (posted,) = people.webhook.received
+    assert posted["code"] == "UNEXPECTED"
+    assert "bad connection string" in posted["cause"]
+    assert password
+    assert password not in str(posted) + people.mail.text_of()
+    assert password not in str(world.sql("SELECT * FROM pv_backup.backup_audit_events"))
 
 
 @pytest.mark.case("TC-ERR-05")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.log import redact  # type: ignore[attr-defined] # it is the masker of the task's own log
 
 from pv_backup.services.alerts import Alert
 from pv_backup.services.days import choose_day
@@ -24,28 +27,25 @@ def alert_of_failure(context: Context) -> Alert:
 def alert_of_error(context: Context, error: BaseException, *, backup_id: str | None = None) -> Alert:
     """Say of an error what the alert needs, with the DAG, day and run of a context.
 
+    The secrets of connections that this process has read are masked, as they are in Airflow's logs.
+
     :param backup_id: None: the one that the task says it works on.
     """
     ti, dag = context.get("ti"), context.get("dag")
-    return Alert.from_error(
+    alert = Alert.from_error(
         error,
         dag_id=ti.dag_id if ti else dag.dag_id if dag else "",
         day=_day_of(context),
         backup_id=backup_id or _backup_id_of(context),
         run_url=ti.log_url if ti else "",
     )
+    # Nobody knows what an error that was not foreseen quotes.
+    return replace(alert, cause=str(redact(alert.cause)), next_step=str(redact(alert.next_step)))
 
 
 def was_told(context: Context) -> bool:
     """Whether people were alerted of the error where it was found."""
     return bool(getattr(context.get("exception"), "told", False))
-
-
-def day_or_words(run_after: Any, requested: str) -> str:
-    """The day as `YYYY-MM-DD`; what the form said, if that is no day of its run."""
-    with suppress(FormatRejected):
-        return choose_day(run_after, requested or "today").isoformat()
-    return requested
 
 
 def _day_of(context: Context) -> str:
@@ -54,7 +54,10 @@ def _day_of(context: Context) -> str:
     run = context.get("dag_run")
     if "day" not in params or run is None:
         return ""
-    return day_or_words(run.run_after, str(params["day"]))
+    requested = str(params["day"])
+    with suppress(FormatRejected):
+        return choose_day(run.run_after, requested or "today").isoformat()
+    return requested
 
 
 def _backup_id_of(context: Context) -> str | None:

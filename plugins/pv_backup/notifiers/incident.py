@@ -36,17 +36,18 @@ class IncidentNotifier(BaseNotifier):
             self.log.info("%s was told where it was found", alert.incident)
         else:
             alarm(self.connections).tell(alert)
-        self._leave_word(context, alert.code)
+        if isinstance(context.get("exception"), BaseException):
+            self._leave_word(context, alert.code)
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
         """Nothing here is templated, and not every context of a failed run has a DAG that could render."""
 
     def _leave_word(self, context: Context, code: str) -> None:
-        """Let the second line know that the task itself has spoken."""
+        """Let the second line know that the task itself has spoken; only its own process can push an XCom."""
         try:
             context["ti"].xcom_push(TOLD_KEY, code)
-        except Exception as error:  # noqa: BLE001 - outside the task's process there is no such thing
-            self.log.info("no XCom says that people were told: %s", type(error).__name__)
+        except Exception:
+            self.log.exception("no XCom says that people were told; the run's own callback may tell once more")
 
 
 class RunIncidentNotifier(IncidentNotifier):

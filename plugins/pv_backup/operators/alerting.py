@@ -89,6 +89,8 @@ def settle(
         LocalMemory().forget(flow)
     except PvBackupError as error:
         log.warning("incidents of %s could not be settled: %s", flow, error)
+    except Exception:
+        log.exception("incidents of %s could not be settled", flow)
 
 
 def _memory(connections: ConnectionIds) -> AlertMemory | None:

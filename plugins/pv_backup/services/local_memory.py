@@ -14,7 +14,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -60,8 +60,9 @@ class LocalMemory:
 
         :param flow: what the names of the incidents begin with.
         """
-        if not self._file.exists():
-            return
+        with suppress(OSError):
+            if not self._file.exists():
+                return
         with self._opened() as told:
             for incident in [name for name in told or {} if name.startswith(flow)]:
                 del (told or {})[incident]
