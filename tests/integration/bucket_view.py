@@ -78,6 +78,12 @@ class BucketView:
         for marker in self._s3.list_object_versions(Bucket=self.name, Prefix=key)["DeleteMarkers"]:
             self._s3.delete_object(Bucket=self.name, Key=key, VersionId=marker["VersionId"])
 
+    def empty(self) -> None:
+        """Delete every object, as a lifecycle does: older versions stay."""
+        standing = self.keys()
+        for key in standing:
+            self.delete(key)
+
     def begin_upload(self, key: str) -> None:
         """What a worker leaves that died in the middle of an upload."""
         upload_id = self._s3.create_multipart_upload(Bucket=self.name, Key=key)["UploadId"]

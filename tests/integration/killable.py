@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,14 @@ def hear_requests(hear: Callable[[str], None]) -> None:
     http.client.HTTPConnection.getresponse = getresponse  # type: ignore[method-assign]
 
 
-def serve(order_of: Callable[..., Order], run: Callable[[Any], None], steps: Steps) -> None:
+def answers_alone() -> TextIO:
+    """Standard output, for answers and nothing else: what Airflow logs there goes nowhere from now on."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return answers
+
+
+def serve(order_of: Callable[..., Order], run: Callable[[Any], None], *, steps: Steps, answers: TextIO) -> None:
     """Take orders until standard input ends.
 
     :param order_of: makes an order of the fields of a line.
@@ -94,7 +101,7 @@ def serve(order_of: Callable[..., Order], run: Callable[[Any], None], steps: Ste
             steps.begin(order)
             run(order)
             os._exit(0)
-        print(pid, flush=True)
+        print(pid, file=answers, flush=True)
         _, status, usage = os.wait4(pid, 0)
         ended = Ended(exit_code=os.waitstatus_to_exitcode(status), peak_kib=usage.ru_maxrss)
-        print(json.dumps(asdict(ended)), flush=True)
+        print(json.dumps(asdict(ended)), file=answers, flush=True)

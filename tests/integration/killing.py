@@ -68,7 +68,7 @@ class Worker:
 
 def steps_of(path: Path) -> list[str]:
     """What a run's order made it write down."""
-    return path.read_text().splitlines()
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def wal_worker(world: ShippingWorld, journal: JournalDatabase) -> Worker:

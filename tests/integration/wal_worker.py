@@ -92,7 +92,7 @@ class _HeardSpool(WalSpool):
 
 
 def main() -> None:
-    steps = Steps()
+    steps, answers = Steps(), killable.answers_alone()
     killable.hear_requests(steps.hear)
     bench = Servers(**json.loads(sys.stdin.readline())).bench(steps.hear, parallelism=1)
 
@@ -101,7 +101,7 @@ def main() -> None:
         spool = _HeardSpool(directory=Path(order.directory), hear=steps.hear)
         WalRun(bench=replace(bench, settings=rules), spool=spool, closer=None).run()
 
-    killable.serve(Order, ship, steps)
+    killable.serve(Order, ship, steps=steps, answers=answers)
 
 
 if __name__ == "__main__":

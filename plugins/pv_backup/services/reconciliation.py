@@ -6,12 +6,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pv_backup.services.errors import IntegrityError, JournalUnavailable, LeaseLost, PvBackupError, WorkerDied
+from pv_backup.services.errors import (
+    IntegrityError,
+    JournalUnavailable,
+    LeaseLost,
+    PvBackupError,
+    StoreUnavailable,
+    WorkerDied,
+)
 from pv_backup.services.lease_keeper import LeaseKeeper
 from pv_backup.services.manifest import published
 from pv_backup.services.models import Outcome
 from pv_backup.services.state import Attempt
-from pv_backup.services.verification import read_back
+from pv_backup.services.verification import demand_vault, read_back
 from pv_backup.services.workbench import Workbench
 
 log = logging.getLogger(__name__)
@@ -87,7 +94,14 @@ def settle(
 
 
 def _failure_of(bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> PvBackupError | None:
-    if not is_own_backup(bench, attempt):
+    try:
+        own = is_own_backup(bench, attempt)
+    except StoreUnavailable:
+        # S3's own encryption may hang on the same Vault: then it is Vault that someone must look at.
+        if (there := bench.store.head(attempt.object_key)) is not None:
+            demand_vault(bench.keys, there)
+        raise
+    if not own:
         bench.store.abort_open_uploads(attempt.object_key)
         return WorkerDied(
             f"the worker of {attempt.artefact_type} {attempt.day} died: its lease ran out before it published",

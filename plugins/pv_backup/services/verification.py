@@ -16,6 +16,7 @@ from pv_backup.services.hashing import Sha3
 from pv_backup.services.key_wrapping import KeyWrapper, wiped
 from pv_backup.services.lease_keeper import LeaseKeeper
 from pv_backup.services.manifest import InvalidMark, Manifest, mark_invalid
+from pv_backup.services.object_reader import StoredObject
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
 from pv_backup.services.state import Attempt, RecordedArtefact
@@ -103,12 +104,20 @@ def verify_object(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expe
             remedy="find out who deletes from the bucket; then run the day again",
         )
     # Asked before the download: S3's own encryption may hang on the same Vault, and ERR-47-02 is due in seconds.
-    with wiped(keys.unwrap(there.metadata.get("wrapped_dek", ""))):
-        pass
+    demand_vault(keys, there)
     progress = Progress(label=f"reading back {key}", downloads=True)
     with progress.reporting():
         compare_stored(store, keys, key, expected, progress=progress)
     log.info("%s verified: %d bytes read back in %.1f s, SHA3-256 equal", key, progress.read_bytes, progress.elapsed_s)
+
+
+def demand_vault(keys: KeyWrapper, there: StoredObject) -> None:
+    """Make sure that Vault unwraps the DEK of an object.
+
+    :raises FailClosedError: ERR-47-02.
+    """
+    with wiped(keys.unwrap(there.metadata.get("wrapped_dek", ""))):
+        pass
 
 
 def compare_stored(
