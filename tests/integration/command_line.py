@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from dev.airflow_env import ROOT, standalone_settings
@@ -43,3 +46,24 @@ class CommandLine:
             timeout=60,
             check=False,
         )
+
+    def before_a_terminal(self, *arguments: str) -> tuple[str, bytes]:
+        """What stands on a terminal that is its standard error, and its standard output."""
+        ours, theirs = pty.openpty()
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pv_backup", *arguments],
+                env=self.environment | {"TERM": "xterm", "COLUMNS": "120"},
+                cwd="/",
+                stdout=output,
+                stderr=theirs,
+            )
+            os.close(theirs)
+            seen = b""
+            # Reading a terminal that nobody writes to any more is an error on Linux.
+            with suppress(OSError), os.fdopen(ours, "rb", buffering=0) as terminal:
+                while some := terminal.read(65536):
+                    seen += some
+            process.wait(60)
+            output.seek(0)
+            return seen.decode(), output.read()

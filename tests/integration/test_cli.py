@@ -102,3 +102,16 @@ def test_missing_settings_are_named(command):
     assert refused.returncode == FAILED
     assert b"PV_BACKUP_BUCKET is missing" in refused.stderr
     assert b"Traceback" not in refused.stderr
+
+
+def test_somebody_before_a_terminal_sees_how_far_it_is_and_a_pipe_gets_only_data(world, command):
+    world.back_up()
+
+    seen, fetched = command.before_a_terminal("fetch", KEY)
+    plain = command("fetch", KEY)
+
+    assert "reading back" in seen
+    assert "writing" in seen
+    assert "100%" in seen
+    assert fetched == plain.stdout
+    assert plain.stderr == b""

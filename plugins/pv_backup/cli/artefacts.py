@@ -62,7 +62,8 @@ def _fetch(options: argparse.Namespace, settings: Settings, store: ObjectStore) 
     with _opened(options.output) as out:
         # The whole hash first: no restore tool may see a byte before it is known to be right (INV-47-08).
         verify_object(store, keys, options.key, expected)
-        with open_artefact(store, keys, options.key, Progress(label=options.key)) as artefact:
+        progress = Progress(label=f"writing {options.key}", downloads=True, total_bytes=expected.size_bytes)
+        with progress.reporting(), open_artefact(store, keys, options.key, progress) as artefact:
             if artefact.header.tag.hex() != expected.header_tag:
                 raise ReadBackMismatch(
                     f"{options.key} was replaced between its verification and its reading",

@@ -18,13 +18,13 @@ Exit status: 0 done, 1 not possible (the message says why and what to do), 2 an 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
 from pv_backup.cli import artefacts, catalogue, restore
+from pv_backup.cli.screen import use_standard_error
 from pv_backup.services.errors import IntegrityError, PvBackupError
 from pv_backup.services.settings import Settings
 from pv_backup.services.standalone import store_from_environment
@@ -35,7 +35,7 @@ EXIT_OK, EXIT_FAILED, EXIT_DAMAGED, EXIT_READER_LEFT = 0, 1, 2, 128 + signal.SIG
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status is that of the module's text."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    use_standard_error()
     try:
         settings = Settings.load()
         options.run(options, settings, store_from_environment(settings))

@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
@@ -68,10 +70,12 @@ class Progress:
 
     :param label: what is being moved, as the log lines name it.
     :param downloads: nothing is stored by this stream, so its lines do not speak of it.
+    :param total_bytes: what :attr:`read_bytes` will be at the end, 0 when nobody knows.
     """
 
-    def __init__(self, *, label: str, downloads: bool = False) -> None:
+    def __init__(self, *, label: str, downloads: bool = False, total_bytes: int = 0) -> None:
         self.label = label
+        self.total_bytes = total_bytes
         self._downloads = downloads
         self.read_bytes = 0
         self.stored_bytes = 0
@@ -100,6 +104,14 @@ class Progress:
             human_duration(self.elapsed_s),
         )
 
-    def reporting(self) -> Ticker:
-        """Report every 5 seconds while the returned context is open."""
-        return Ticker(every_s=REPORT_EVERY_S, action=self.report, name=f"progress of {self.label}")
+    def reporting(self) -> AbstractContextManager[object]:
+        """Let it be watched while the returned context is open: by the log every 5 seconds, or by :data:`watcher`."""
+        return watcher.get()(self)
+
+
+def _in_the_log(progress: Progress) -> AbstractContextManager[object]:
+    return Ticker(every_s=REPORT_EVERY_S, action=progress.report, name=f"progress of {progress.label}")
+
+
+#: Who looks at a stream: the log, unless somebody sits before a screen.
+watcher: ContextVar[Callable[[Progress], AbstractContextManager[object]]] = ContextVar("watcher", default=_in_the_log)

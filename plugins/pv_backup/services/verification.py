@@ -105,7 +105,7 @@ def verify_object(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expe
         )
     # Asked before the download: S3's own encryption may hang on the same Vault, and ERR-47-02 is due in seconds.
     demand_vault(keys, there)
-    progress = Progress(label=f"reading back {key}", downloads=True)
+    progress = Progress(label=f"reading back {key}", downloads=True, total_bytes=there.size)
     with progress.reporting():
         compare_stored(store, keys, key, expected, progress=progress)
     log.info("%s verified: %d bytes read back in %.1f s, SHA3-256 equal", key, progress.read_bytes, progress.elapsed_s)

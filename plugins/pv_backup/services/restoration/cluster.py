@@ -93,7 +93,12 @@ class ClusterRestore:
 
     def _recover(self, route: Route, began: float) -> Restored:
         with self._staging() as staging:
-            feed = WalFeed(archive=self._archive(route.base), files=route.files, directory=staging)
+            feed = WalFeed(
+                archive=self._archive(route.base),
+                files=route.files,
+                segment_bytes=route.base.segment_bytes,
+                directory=staging,
+            )
             settings = route.target.settings | {
                 "restore_command": feed.restore_command,
                 "recovery_target_timeline": str(route.timeline),
@@ -101,7 +106,8 @@ class ClusterRestore:
             }
             with feed, RestoredServer(data=self._directory, tools=self._tools, settings=settings) as server:
                 try:
-                    server.wait_until_recovered()
+                    with feed.progress.reporting():
+                        server.wait_until_recovered()
                 except RestoreFailed:
                     if feed.failure is not None:
                         raise feed.failure from None

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pv_backup.services.errors import PvBackupError
+from pv_backup.services.progress import Progress
 from pv_backup.services.restoration.wal_archive import WalArchive
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,10 @@ class WalFeed:
     :param files: all that recovery may read, in its order; whatever else it asks for is answered as absent.
     :param directory: private, and open to the user that the server runs as.
     :ivar failure: what ended the feed, None while all is well.
+    :ivar progress: how far recovery is, in bytes of WAL; a target may be reached before the last of them.
     """
 
-    def __init__(self, *, archive: WalArchive, files: Sequence[str], directory: Path) -> None:
+    def __init__(self, *, archive: WalArchive, files: Sequence[str], segment_bytes: int, directory: Path) -> None:
         self._archive = archive
         self._files = files
         self._places = {name: place for place, name in enumerate(files)}
@@ -48,7 +50,14 @@ class WalFeed:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="wal-feed", daemon=True)
         self.failure: PvBackupError | None = None
-        self.served = 0
+        self.progress = Progress(label="recovering", downloads=True, total_bytes=len(files) * segment_bytes)
+        self._segment_bytes = segment_bytes
+        self._served = 0
+
+    @property
+    def served(self) -> int:
+        """How many files recovery has asked for."""
+        return self._served
 
     @property
     def restore_command(self) -> str:
@@ -78,7 +87,8 @@ class WalFeed:
         if place is None:
             (self._directory / f"{name}.absent").touch()
             return
-        self.served = max(self.served, place + 1)
+        self._served = max(self._served, place + 1)
+        self.progress.read_bytes = self._served * self._segment_bytes
         wanted = self._files[place : place + 1 + _AHEAD]
         for other in list(self._fetched):
             if other not in wanted and self._fetched[other].done():

@@ -32,7 +32,7 @@ def unpack_cluster(
     key = manifest.key
     verify_object(store, keys, key, Expected.by_manifest(manifest))
     command = ["tar", "--extract", "--file=-", f"--directory={directory}", "--no-same-owner"]
-    progress = Progress(label=f"unpacking {key}", downloads=True)
+    progress = Progress(label=f"unpacking {key}", downloads=True, total_bytes=manifest.size_bytes)
     with progress.reporting(), open_artefact(store, keys, key, progress) as artefact:
         if artefact.header.tag.hex() != manifest.header_tag:
             raise ReadBackMismatch(
