@@ -47,12 +47,12 @@ class Document:
 class OpenUpload:
     """A multipart upload that was begun and neither completed nor aborted.
 
-    :ivar age: since its beginning, by the bucket's own clock.
+    :ivar open_for: since its beginning, by the bucket's own clock.
     """
 
     key: str
     upload_id: str
-    age: timedelta
+    open_for: timedelta
 
 
 class ObjectStore:

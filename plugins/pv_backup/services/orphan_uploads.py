@@ -47,7 +47,7 @@ def abort_orphans(
             case None:
                 log.warning("left alone: the unfinished upload %s of %s, no key of ours", upload.upload_id, upload.key)
             case ArtefactType.WAL:
-                orphans += [upload] if upload.age > too_old else []
+                orphans += [upload] if upload.open_for > too_old else []
             case _:
                 of_days.append(upload)
     if of_days:
