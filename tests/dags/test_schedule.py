@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pendulum
@@ -62,6 +63,8 @@ DAILY = Schedule("pv_backup_daily_dump", None, "03:00", "03:00")
 WEEKLY = Schedule("pv_backup_weekly_basebackup", SUNDAY, "02:00", "03:00")
 WATCHDOG = Schedule("pv_backup_watchdog", None, "04:00", "04:00")
 RETENTION = Schedule("pv_backup_retention", None, "05:00", "05:00")
+# Of no day, and by no hour.
+ROUNDS = Schedule("pv_backup_reconciliation", None, "", "")
 each_schedule = pytest.mark.parametrize(
     "schedule",
     [
@@ -98,19 +101,38 @@ def test_ten_years_have_each_run_exactly_once(schedule: Schedule):
 
 @each_schedule
 def test_a_scheduler_that_was_down_for_a_month_starts_one_run(schedule: Schedule):
-    timetable, now = schedule.timetable, datetime.now(UTC)
+    (started,) = started_after_a_month(schedule.dag_id, schedule.timetable)
+
+    assert datetime.now(UTC) - started < schedule.period + timedelta(hours=1)
+
+
+@pytest.mark.case("TC-NOM-07")
+def test_reconciliation_comes_at_once_when_the_scheduler_does():
+    (started,) = started_after_a_month(ROUNDS.dag_id, ROUNDS.timetable)
+
+    assert datetime.now(UTC) - started < timedelta(minutes=6)
+
+
+@pytest.mark.case("TC-NOM-07")
+@pytest.mark.parametrize("change", [date(2026, 3, 29), date(2026, 10, 25)])
+def test_reconciliation_comes_every_five_minutes_also_when_the_clock_changes(change: date):
+    seconds = [run.timestamp() for run in ROUNDS.runs_between(change, change)]
+
+    assert {later - earlier for earlier, later in pairwise(seconds)} == {300}
+    assert seconds[-1] - seconds[0] > 22 * 3600
+
+
+def started_after_a_month(dag_id: str, timetable: Timetable) -> list[datetime]:
+    """`run_after` of what a scheduler starts that was down for thirty days."""
+    now = datetime.now(UTC)
     before_the_outage = pendulum.instance(now) - timedelta(days=30)
-    dag = dag_bag().dags[schedule.dag_id]
+    dag = dag_bag().dags[dag_id]
     restriction = TimeRestriction(earliest=pendulum.instance(dag.start_date), latest=None, catchup=dag.catchup)
     interval, started = DataInterval.exact(before_the_outage), []
-
     while True:
         info = timetable.next_dagrun_info(last_automated_data_interval=interval, restriction=restriction)
         assert info is not None
         if info.run_after > now:
-            break
+            return started
         started.append(info.run_after)
         interval = info.data_interval
-
-    assert len(started) == 1
-    assert now - started[0] < schedule.period + timedelta(hours=1)
