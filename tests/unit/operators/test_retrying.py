@@ -17,6 +17,8 @@ pytestmark = pytest.mark.case("TC-ERR-01")
 
 SETTINGS = {"bucket": "b", "kms_key_id": "k", "transit_key": "t"}
 RETRIED = {"RetryableError", "ExportFailed", "TaskStopped", "JournalUnavailable", "StoreUnavailable"}
+# Errors that are told in more than one word.
+WORDS = {"FormatRejected": ["field", "reason"], "ChannelNotConfigured": ["mail", "pv_backup_smtp"]}
 TREE = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, PvBackupError)}
 
 
@@ -27,7 +29,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch):
 
 
 def error_of(name: str) -> PvBackupError:
-    return TREE[name]("field", "reason") if name == "FormatRejected" else TREE[name]("it happened")
+    return TREE[name](*WORDS.get(name, ["it happened"]))
 
 
 def test_the_table_names_classes_that_exist():
