@@ -305,6 +305,11 @@ class TestUploads:
         assert attempt.object_key == closed
         assert sorted(scene.round().aborted) == sorted([closed, closed, unknown])
         assert scene.world.bucket.open_uploads() == []
+        recorded = scene.world.journal.sql(
+            "SELECT details->>'object_key' AS key FROM pv_backup.backup_audit_events"
+            " WHERE event_type = 'upload_aborted'"
+        )
+        assert sorted(event["key"] for event in recorded) == sorted([closed, closed, unknown])
 
     def test_the_uploads_of_a_live_run_and_of_others_are_left_alone(self, scene: Scene, caplog):
         scene.world.open()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pv_backup.services.errors import LeaseLost, PvBackupError, RunAlive, StagingLeft, TransitionRefused, WorkerDied
 from pv_backup.services.left_behind import LeftBehind, LeftRow
-from pv_backup.services.models import Outcome
+from pv_backup.services.models import JsonValue, Outcome
 from pv_backup.services.object_store import OpenUpload
 from pv_backup.services.orphan_uploads import abort_orphans
 from pv_backup.services.reconciliation import Settlement, settle_dead_run
@@ -132,13 +132,23 @@ class ReconciliationRun:
         self._report.failed.append(row.name)
 
     def _abort_orphans(self) -> None:
-        aborted: list[OpenUpload] = abort_orphans(
+        aborted = abort_orphans(
             self._bench.store,
             self._left_behind,
             timeout_upload_s=self._bench.settings.timeout_upload_s,
             attempt=self._attempt,
         )
-        self._report.aborted = [upload.key for upload in aborted]
+        for upload in aborted:
+            self._report.aborted.append(upload.key)
+            self._attempt(partial(self._record, upload))
+
+    def _record(self, upload: OpenUpload) -> None:
+        details: dict[str, JsonValue] = {
+            "object_key": upload.key,
+            "upload_id": upload.upload_id,
+            "open_s": upload.open_for.total_seconds(),
+        }
+        self._bench.audit.record("upload_aborted", details=details)
 
     def _settle_dead_runs(self) -> None:
         seen = self._left_behind.dead_runs()
