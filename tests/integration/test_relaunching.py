@@ -22,8 +22,8 @@ from tests.integration.worker import become_worker
 
 pytestmark = pytest.mark.case("TC-NOM-06")
 
-STARTED = datetime.now(UTC)
-DAY = choose_day(STARTED, "today")
+IMPORTED = datetime.now(UTC)
+DAY = choose_day(IMPORTED, "today")
 KEY = f"{DAY:%Y/%m}/backup_{DAY:%Y%m%d}.enc"
 
 
@@ -35,7 +35,7 @@ def world(stack, source_db, journal_db, bucket, monkeypatch):
         yield world
 
 
-def context(*, run_id: str = "manual__1", started: datetime = STARTED, watchdogs: int = 0) -> Any:
+def context(*, run_id: str = "manual__1", age_s: float = 0, watchdogs: int = 0) -> Any:
     """A run of the relaunch, and how many runs of the watchdog go on beside it."""
 
     def count(*, dag_id: str, states: list[str]) -> int:
@@ -43,7 +43,7 @@ def context(*, run_id: str = "manual__1", started: datetime = STARTED, watchdogs
         return watchdogs
 
     ti = SimpleNamespace(dag_id=RELAUNCH, task_id="", log_url="", try_number=1, max_tries=3, get_dr_count=count)
-    run = SimpleNamespace(run_after=STARTED, start_date=started)
+    run = SimpleNamespace(run_after=IMPORTED, start_date=datetime.now(UTC) - timedelta(seconds=age_s))
     return {"ti": ti, "run_id": run_id, "dag_run": run, "params": {"day": "today", "reason": ""}}
 
 
@@ -151,9 +151,8 @@ def test_what_a_dead_run_left_is_settled_by_the_dump_itself(world):
 )
 def test_a_live_run_that_never_ends_is_escalated_by_whoever_waits_last(world, run_id, watchdogs, told):
     world.open(day=DAY, run_id="the dump of the night")
-    long_ago = STARTED - timedelta(seconds=61)
     with pytest.raises(RelaunchFailed, match=r"did not end in time.*the dump of the night") as late:
-        nobody_is_at_work(run_id=run_id, watchdogs=watchdogs, started=long_ago)
+        nobody_is_at_work(run_id=run_id, watchdogs=watchdogs, age_s=61)
     assert late.value.told is told
 
 

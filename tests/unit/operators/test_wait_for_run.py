@@ -19,7 +19,7 @@ from pv_backup.services.errors import RelaunchFailed
 pytestmark = pytest.mark.case("TC-ERR-05")
 
 TIMEOUT_S = 600
-NOW = datetime.now(UTC)
+AGE = timedelta(seconds=100)
 DUMP = "pv_backup_daily_dump"
 
 
@@ -53,7 +53,7 @@ def context(
         get_task_states=lambda **_: {run_id: {"wait_for_backup": sensor}},
         get_dagrun_state=lambda *_: state,
     )
-    run = SimpleNamespace(run_after=NOW, start_date=NOW - timedelta(seconds=100))
+    run = SimpleNamespace(run_after=datetime.now(UTC), start_date=datetime.now(UTC) - AGE)
     return {"ti": ti, "run_id": run_id, "dag_run": run, "params": {"day": "today"}}
 
 
@@ -71,22 +71,24 @@ def deadline_in(deferred: TaskDeferred) -> datetime:
 
 
 def test_the_relaunch_has_its_timeout_from_its_start_on():
-    waiting = deferred(waiting_relaunch(), context())
+    its = context()
+    waiting = deferred(waiting_relaunch(), its)
 
-    assert deadline_in(waiting) == NOW + timedelta(seconds=TIMEOUT_S - 100)
-    assert waiting.timeout > timedelta(seconds=TIMEOUT_S - 110)
+    assert deadline_in(waiting) == its["dag_run"].start_date + timedelta(seconds=TIMEOUT_S)
+    assert waiting.timeout > timedelta(seconds=TIMEOUT_S) - AGE
 
 
 def test_the_watchdog_waits_a_little_longer_than_the_relaunch_can_last():
-    waiting = deferred(waiting_watchdog(), context(WATCHDOG))
+    its = context(WATCHDOG)
+    waiting = deferred(waiting_watchdog(), its)
 
     assert deadline_in(waiting) > datetime.now(UTC) + timedelta(seconds=TIMEOUT_S + 60)
-    assert waiting.trigger.run_id == f"watchdog__{choose_day(NOW, 'today')}"
+    assert waiting.trigger.run_id == f"watchdog__{choose_day(its['dag_run'].run_after, 'today')}"
 
 
 def test_a_deadline_that_is_over_still_asks_once():
     its = context()
-    its["dag_run"].start_date = NOW - timedelta(days=1)
+    its["dag_run"].start_date -= timedelta(days=1)
 
     assert deferred(waiting_relaunch(), its).timeout > timedelta()
 
