@@ -8,8 +8,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
+from pv_backup.services import database
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.database import engine_for, sessions_for, transaction
 from pv_backup.services.errors import ConfigurationError, FormatRejected, JournalUnavailable
@@ -19,6 +21,7 @@ from pv_backup.services.models import Outcome
 from pv_backup.services.state import StateMachine
 from tests.integration.journal_world import ARTEFACT, DAY, opened
 
+LIMITS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 APPEND_ONLY = {
     "backup_journal_events": "outcome",
     "backup_audit_events": "event_type",
@@ -246,6 +249,28 @@ class TestTheJournalCannotBeWritten:
         assert world.row()["status"] == "RUNNING"
         world.machine.succeed(attempt.lease)
         assert world.row()["status"] == "SUCCESS"
+
+    def test_a_lock_whose_holder_is_stuck_reads_like_an_outage(self, world, monkeypatch):
+        attempt = world.open()
+        limits = str(database._LIMITS).replace("'20s'", "'200ms'")
+        monkeypatch.setattr(database, "_LIMITS", text(limits))
+        with world.row_locked(), pytest.raises(JournalUnavailable, match="lock timeout"):
+            world.leases.renew(attempt.lease, 60)
+        world.leases.renew(attempt.lease, 60)
+
+    def test_no_transaction_waits_for_ever_on_either_side(self, world, journal_db):
+        with transaction(world.sessions, "looking at its limits") as session:
+            limits = [session.scalar(text(f"SHOW {name}")) for name in LIMITS]
+            known = session.connection().connection.driver_connection.info.get_parameters()
+        assert limits == ["20s", "1min", "90s"]
+        assert known["connect_timeout"] == "10"
+        assert known["tcp_user_timeout"] == "20000"
+        assert known["keepalives_idle"] == "15"
+
+    def test_a_connection_string_may_be_more_patient(self, journal_db):
+        with sessions_for(make_conninfo(journal_db.service_dsn, tcp_user_timeout=60000))() as session:
+            known = session.connection().connection.driver_connection.info.get_parameters()
+        assert known["tcp_user_timeout"] == "60000"
 
     def test_an_outcome_that_cannot_be_journaled_leaves_the_status_alone(self, world):
         attempt = world.open()

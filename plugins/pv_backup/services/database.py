@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import Engine, create_engine, func, select
+from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from pv_backup.services.errors import ConfigurationError, JournalUnavailable
 
-# An address that swallows packets must not hold a task for the two minutes of TCP's own patience.
-_CONNECT_TIMEOUT_S = 10
+# A journal that hangs must read like one that is down, in seconds: an address that swallows packets, a host that has
+# vanished in mid-connection. What a connection string says of these goes before.
+_PATIENCE: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+# Likewise a lock whose holder is stuck; and a worker that vanishes must let its own locks go. For each transaction by
+# itself, since a connection pooler such as PgBouncer refuses them as options of the connection.
+_LIMITS: Final = text(
+    "SELECT set_config('lock_timeout', '20s', true), set_config('statement_timeout', '60s', true),"
+    " set_config('idle_in_transaction_session_timeout', '90s', true)"
+)
 
 
 def engine_for(dsn: str) -> Engine:
@@ -29,7 +42,7 @@ def engine_for(dsn: str) -> Engine:
     :raises ConfigurationError: when libpq can't read it; the text never quotes it.
     """
     try:
-        parameters: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT_S, **conninfo_to_dict(dsn)}
+        parameters: dict[str, Any] = {**_PATIENCE, **conninfo_to_dict(dsn)}
     except psycopg.Error:
         # libpq's message would quote the string, password included.
         raise ConfigurationError(
@@ -61,6 +74,7 @@ def transaction(sessions: sessionmaker[Session], doing: str) -> Iterator[Session
     """
     try:
         with sessions(expire_on_commit=False) as session, session.begin():
+            session.execute(_LIMITS)
             yield session
     except (DBAPIError, PoolTimeout) as error:
         raise _unavailable(error, doing) from None
