@@ -26,7 +26,7 @@ uploaded in one pass, then read back, and only then published. The role definiti
 * ERR-47-04: what S3 returned is not what was uploaded. Keep the marked object for inspection, trigger again.
 * ERR-47-06: the journal is down. Bring it back and trigger again: what is published is read back and recorded.
 * ERR-47-08: a task's process was killed. `pv_backup_reconciliation` settles the day; then trigger again.
-* LATE: the night's run was not over by 03:45, or never made (`pv_backup_reconciliation` sees it). It goes on.
+* LATE: the night's run was not over by 03:45, or never made (`pv_backup_deadline` sees it). It goes on.
 
 Trigger the DAG by hand to try again; the form takes today or yesterday. Clearing single tasks of an old run
 is no substitute: it is refused, for what is exported now must not be filed under an old day.

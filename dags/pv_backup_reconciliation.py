@@ -7,7 +7,6 @@ holds and never by what a row claims. A live run is left alone: it renews its le
 | task | does |
 | --- | --- |
 | `settle_what_is_left` | settles staging directories, rows that no run took, orphan uploads, dead runs |
-| `see_that_the_dump_is_done` | alerts if today's dump is not over by 03:45, or was never started |
 
 A RUNNING row whose lease ran out becomes SUCCESS if its object and manifest are there and were read back, else its
 uploads are aborted and it becomes FAILED. A row that is SCHEDULED for longer than `scheduled_timeout_s` becomes FAILED.
@@ -18,7 +17,6 @@ Multipart uploads that no live run can own are aborted: they cost money, and no 
 * ERR-47-08, in the name of the backup's DAG: its worker died, or no run took the day. See what killed it (the OOM
   killer, a restart?). Trigger that DAG for the day, unless the watchdog's relaunch does.
 * ERR-47-04, likewise: what a dead run had published does not read back. Keep the marked object, trigger the day again.
-* LATE, in the name of `pv_backup_daily_dump`: it is not over at 03:45. The message says whether a run is at work.
 * STAGING-LEFT: an export lay in clear on a worker whose processes were all killed. It is purged; see who kills them.
 * ERR-47-02, ERR-47-03, ERR-47-06: Vault, S3 or the journal is away, so something could not be
   settled. Bring it back; the next run settles the rest, and all that did not need it is settled already.
@@ -36,7 +34,6 @@ from airflow.sdk import DAG, CronTriggerTimetable
 
 from pv_backup.dag_basics import LONG_STEP, PARIS, Tag
 from pv_backup.dag_defaults import DEFAULT_ARGS, ON_RUN_FAILURE
-from pv_backup.operators.deadline import DumpDeadlineOperator
 from pv_backup.operators.reconcile import ReconcileOperator
 
 with DAG(
@@ -51,6 +48,5 @@ with DAG(
     on_failure_callback=ON_RUN_FAILURE,
     tags=[Tag.PV_BACKUP, Tag.BACKUP],
 ):
-    # Not retried: the next run is their retry. Reading a published backup back may take long.
+    # Not retried: the next run is its retry. As long as reading a published backup back may take.
     settle_what_is_left = ReconcileOperator(task_id="settle_what_is_left", retries=0, execution_timeout=LONG_STEP)
-    DumpDeadlineOperator(task_id="see_that_the_dump_is_done", dump_dag_id="pv_backup_daily_dump", retries=0)

@@ -25,7 +25,7 @@ MAX_LINES = 150
 LONGEST_STEP = timedelta(hours=24)
 # The DAGs whose next scheduled run, minutes later, is their retry.
 RETRIED_BY_THE_NEXT_RUN = {"pv_backup_reconciliation", "pv_backup_wal_shipping"}
-RUNS_OF_NO_DAY = {*RETRIED_BY_THE_NEXT_RUN, "pv_backup_retention"}
+RUNS_OF_NO_DAY = {*RETRIED_BY_THE_NEXT_RUN, "pv_backup_deadline", "pv_backup_retention"}
 # The sensor whose wait is its retry.
 NEVER_RETRIED = {"pv_backup_watchdog.wait_for_backup"}
 each_dag = pytest.mark.parametrize("dag", dags(), ids=lambda dag: dag.dag_id)

@@ -62,6 +62,7 @@ class Schedule:
 DAILY = Schedule("pv_backup_daily_dump", None, "03:00", "03:00")
 WEEKLY = Schedule("pv_backup_weekly_basebackup", SUNDAY, "02:00", "03:00")
 WATCHDOG = Schedule("pv_backup_watchdog", None, "04:00", "04:00")
+DEADLINE = Schedule("pv_backup_deadline", None, "03:45", "03:45")
 RETENTION = Schedule("pv_backup_retention", None, "05:00", "05:00")
 # Of no day, and by no hour.
 ROUNDS = Schedule("pv_backup_reconciliation", None, "", "")
@@ -71,6 +72,7 @@ each_schedule = pytest.mark.parametrize(
         pytest.param(DAILY, marks=pytest.mark.case("TC-NOM-01"), id="daily dump"),
         pytest.param(WEEKLY, marks=pytest.mark.case("TC-NOM-03"), id="weekly base backup"),
         pytest.param(WATCHDOG, marks=pytest.mark.case("TC-NOM-05"), id="watchdog"),
+        pytest.param(DEADLINE, marks=pytest.mark.case("TC-NOM-01"), id="deadline"),
         pytest.param(RETENTION, marks=pytest.mark.case("TC-NOM-08"), id="retention"),
     ],
 )

@@ -45,7 +45,7 @@ def test_a_dump_at_work_is_late_from_the_deadline_on(journal: JournalWorld):
     assert late_dump(journal.sessions, IN_TIME) is None
     late = late_dump(journal.sessions, TOO_LATE)
     assert late is not None
-    assert f"the dump of {DAY} is RUNNING still at 03:45" in late.what
+    assert f"the dump of {DAY}, due by 03:45, is RUNNING" in late.what
     assert "scheduled__1" in late.what
 
 
@@ -63,7 +63,7 @@ def test_a_day_that_no_run_opened_is_late_by_the_clock_of_paris(journal: Journal
     assert late_dump(journal.sessions, late_at.replace(minute=44)) is None
     late = late_dump(journal.sessions, late_at)
     assert late is not None
-    assert f"no run has opened the dump of {choose_day(late_at, 'today')}" in late.what
+    assert f"no run has opened the dump of {choose_day(late_at, 'today')}, due by 03:45" in late.what
 
 
 def test_a_day_that_waits_for_a_run_is_late(journal: JournalWorld):
@@ -85,9 +85,17 @@ def test_a_failure_that_was_told_is_not_told_again_as_lateness(journal: JournalW
     assert late_dump(journal.sessions, TOO_LATE) is None
 
 
+def test_a_day_that_failed_and_is_tried_again_is_the_relaunchs_to_watch(journal: JournalWorld):
+    journal.failed()
+    journal.open(run_id="pv_backup_daily_dump/relaunch__1")
+
+    assert journal.row()["status"] == "RUNNING"
+    assert late_dump(journal.sessions, TOO_LATE) is None
+
+
 def test_a_late_day_is_one_alert_however_often_it_is_looked_at(phone: Endpoint, journal_db):
     for _ in range(3):
-        assert run_task("pv_backup_reconciliation", "see_that_the_dump_is_done") is None
+        assert run_task("pv_backup_deadline", "see_that_the_dump_is_over") is None
 
     if late_dump(sessions_for(journal_db.service_dsn), datetime.now(UTC)) is None:
         assert datetime.now(PARIS).time() < DUE

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class DumpDeadlineOperator(BackupStepOperator):
-    """Alert once a day if today's dump is not over by 03:45 Europe/Paris; its success settles that.
+    """Alert if today's dump is not over by 03:45 Europe/Paris; its success settles that.
 
     :param dump_dag_id: in whose name people are told.
     """
@@ -32,7 +32,7 @@ class DumpDeadlineOperator(BackupStepOperator):
 
     def step(self, context: Context, settings: Settings) -> None:
         """Ask the journal by the clock of this worker."""
-        from pv_backup.operators.alerting import alert_of
+        from pv_backup.operators.alerting import alert_of, settle
         from pv_backup.services.lateness import late_dump
 
         now = datetime.now(UTC)
@@ -46,3 +46,4 @@ class DumpDeadlineOperator(BackupStepOperator):
                 dag_id=self.dump_dag_id,
                 day=day_of(now).isoformat(),
             )
+        settle(context, connections=self.connections)

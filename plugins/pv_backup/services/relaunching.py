@@ -33,12 +33,14 @@ class DayRow:
     """What the row of a day's dump says.
 
     :ivar is_alive: whether a worker holds it RUNNING under a lease that has not run out.
+    :ivar is_first: whether no attempt of the day has failed yet.
     :ivar note: run, lease or error, for a message.
     """
 
     backup_id: str
     status: BackupStatus
     is_alive: bool
+    is_first: bool
     note: str
 
 
@@ -55,7 +57,7 @@ def row_of_dump(sessions: sessionmaker[Session], day: date) -> DayRow | None:
         status = BackupStatus(row.status)
         alive = status is BackupStatus.RUNNING and not is_expired(session, row)
         note = f"run {row.run_id}, lease until {row.lease_expires_at}" if alive else row.error_text or ""
-        return DayRow(row.backup_id, status, alive, note)
+        return DayRow(row.backup_id, status, alive, row.replanification_count == 0, note)
 
 
 @dataclass(frozen=True, kw_only=True)
