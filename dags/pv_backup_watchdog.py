@@ -35,6 +35,7 @@ from datetime import UTC, datetime
 from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, chain
 
 from pv_backup.dag_basics import BASIC_ARGS, PARIS, Tag, day_form
+from pv_backup.notifiers.lines import SecondLine
 from pv_backup.notifiers.mail import MailNotifier
 from pv_backup.notifiers.webhook import WebhookNotifier
 from pv_backup.operators.escalation import RELAUNCH, WATCHDOG_RUN_ID
@@ -51,7 +52,8 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     # No memory of what was told: that is in the journal, which the watchdog may not need.
-    default_args={**BASIC_ARGS, "on_failure_callback": [MailNotifier(), WebhookNotifier()]},
+    default_args={**BASIC_ARGS, "on_failure_callback": [WebhookNotifier(), MailNotifier()]},
+    on_failure_callback=[SecondLine(WebhookNotifier()), SecondLine(MailNotifier())],
     tags=[Tag.PV_BACKUP],
     params=day_form(),
 ):

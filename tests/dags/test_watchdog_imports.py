@@ -30,6 +30,7 @@ SHARED = {
     "hooks.webhook",
     "notifiers.channel",
     "notifiers.failures",
+    "notifiers.lines",
     "notifiers.mail",
     "notifiers.webhook",
     "operators.configuration",

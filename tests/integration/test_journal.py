@@ -263,7 +263,7 @@ class TestTheJournalCannotBeWritten:
             limits = [session.scalar(text(f"SHOW {name}")) for name in LIMITS]
             known = session.connection().connection.driver_connection.info.get_parameters()
         assert limits == ["20s", "1min", "90s"]
-        assert known["connect_timeout"] == "10"
+        assert known["connect_timeout"] == "5"
         assert known["tcp_user_timeout"] == "20000"
         assert known["keepalives_idle"] == "15"
 

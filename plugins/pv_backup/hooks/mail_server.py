@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
 from pv_backup.services.errors import AlertUndelivered, ChannelNotConfigured
 
-TIMEOUT_S: Final = 10
+TIMEOUT_S: Final = 8
 
 
 class MailServerHook(SmtpHook):

@@ -11,7 +11,7 @@ from requests import RequestException
 
 from pv_backup.services.errors import AlertUndelivered, ChannelNotConfigured
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 8.0
 
 
 class WebhookHook(HttpHook):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from threading import Thread
+from typing import Final
 
 from pv_backup.services.alert_memory import AlertMemory
 from pv_backup.services.alerts import Alert, Channel
@@ -11,6 +14,9 @@ from pv_backup.services.errors import ChannelNotConfigured, JournalUnavailable
 from pv_backup.services.local_memory import LocalMemory
 
 log = logging.getLogger(__name__)
+
+#: Seconds that telling takes at most: a failed task has 20 left (`[core] task_success_overtime`).
+PATIENCE_S: Final = 15.0
 
 
 class Alarm:
@@ -25,16 +31,39 @@ class Alarm:
         self._memory = memory
         self._local = local
 
-    def tell(self, alert: Alert) -> None:
-        """Send it by each channel on which its incident is news; never raises."""
+    def tell(self, alert: Alert) -> bool:
+        """Send it by each channel on which its incident is news; never raises.
+
+        All channels at once: one that hangs must not cost the others the seconds that a failed task has left.
+
+        :returns: False if a channel that was asked for did not take it; the next occurrence tries that one again.
+        """
+        done: dict[str, bool] = {}
+        threads = [
+            Thread(target=self._tell_by, args=(channel, alert, done), name=f"alert by {channel.name}", daemon=True)
+            for channel in self._channels
+        ]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + PATIENCE_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
         for channel in self._channels:
-            try:
-                if not self._tell_once(alert, channel):
-                    log.info("%s was told by %s already, and is not settled", alert.incident, channel.name)
-            except ChannelNotConfigured as error:
-                log.warning("%s", error)
-            except Exception:
-                log.exception("alert channel %s failed; the next occurrence tries it again", channel.name)
+            if channel.name not in done:
+                log.error("alert channel %s did not answer within %s s", channel.name, PATIENCE_S)
+        return all(done.get(channel.name, False) for channel in self._channels)
+
+    def _tell_by(self, channel: Channel, alert: Alert, done: dict[str, bool]) -> None:
+        try:
+            if not self._tell_once(alert, channel):
+                log.info("%s was told by %s already, and is not settled", alert.incident, channel.name)
+            done[channel.name] = True
+        except ChannelNotConfigured as error:
+            log.warning("%s", error)
+            done[channel.name] = True
+        except Exception:
+            log.exception("alert channel %s failed; the next occurrence tries it again", channel.name)
+            done[channel.name] = False
 
     def _tell_once(self, alert: Alert, channel: Channel) -> bool:
         if self._memory is not None:
@@ -42,7 +71,6 @@ class Alarm:
                 news = self._memory.tell_once(alert, channel)
             except JournalUnavailable as error:
                 log.warning("%s", error)
-                self._memory = None  # a second channel need not wait for the same door
             else:
                 self._local.forget(alert.incident)
                 return news

@@ -19,7 +19,7 @@ from pv_backup.services.errors import ConfigurationError, JournalUnavailable
 # A journal that hangs must read like one that is down, in seconds: an address that swallows packets, a host that has
 # vanished in mid-connection. What a connection string says of these goes before.
 _PATIENCE: Final = {
-    "connect_timeout": 10,
+    "connect_timeout": 5,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,

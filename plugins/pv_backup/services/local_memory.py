@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: Seconds after which an incident that lasts is told again.
 REMIND_AFTER_S: Final = 24 * 3600.0
 
-_Told = dict[str, dict[str, float]]
+_Told = dict[str, float]
 
 
 def own_directory() -> Path:
@@ -34,7 +34,7 @@ def own_directory() -> Path:
 
 
 class LocalMemory:
-    """A JSON file: incident → channel → when it was told there, in Unix seconds.
+    """A JSON file for each channel: incident → when it was told there, in Unix seconds.
 
     :param directory: None takes :func:`own_directory`.
     """
@@ -47,12 +47,12 @@ class LocalMemory:
 
         :returns: whether it was sent.
         """
-        with self._opened() as told:
-            if told is not None and time.time() - told.get(alert.incident, {}).get(channel.name, 0) < REMIND_AFTER_S:
+        with self._opened(channel.name) as told:
+            if told is not None and time.time() - told.get(alert.incident, 0) < REMIND_AFTER_S:
                 return False
             channel.send(alert)
             if told is not None:
-                told.setdefault(alert.incident, {})[channel.name] = time.time()
+                told[alert.incident] = time.time()
         return True
 
     def forget(self, flow: str) -> None:
@@ -60,63 +60,64 @@ class LocalMemory:
 
         :param flow: what the names of the incidents begin with.
         """
+        channels: list[str] = []
         with suppress(OSError):
-            if not self._file.exists():
-                return
-        with self._opened() as told:
-            for incident in [name for name in told or {} if name.startswith(flow)]:
-                del (told or {})[incident]
+            channels = [file.stem for file in self._directory.glob("*.json")]
+        for channel in channels:
+            with self._opened(channel) as told:
+                for incident in [name for name in told or {} if name.startswith(flow)]:
+                    del (told or {})[incident]
 
-    @property
-    def _file(self) -> Path:
-        return self._directory / "told.json"
+    def _file(self, channel: str) -> Path:
+        return self._directory / f"{channel}.json"
 
     @contextmanager
-    def _opened(self) -> Iterator[_Told | None]:
+    def _opened(self, channel: str) -> Iterator[_Told | None]:
         """What was told, to be read and changed by one process at a time; None where nothing can be remembered."""
         try:
-            lock = self._locked()
+            lock = self._locked(channel)
         except OSError as error:
             log.warning("this worker can't remember its alerts in %s: %s", self._directory, error.strerror)
             yield None
             return
         try:
-            told = self._read()
+            told = self._read(channel)
             yield told
-            self._write(told)
+            self._write(channel, told)
         finally:
             os.close(lock)
 
-    def _locked(self) -> int:
-        """A descriptor that holds the lock of our directory, which nobody else may have made."""
+    def _locked(self, channel: str) -> int:
+        """A descriptor that holds the channel's lock, in a directory that nobody else may have made."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        status = os.fstat(descriptor)
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-            os.close(descriptor)
-            raise PermissionError(0, "it is not this user's alone")
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return descriptor
-
-    def _read(self) -> _Told:
-        """What is younger than a day; a file that says nothing sensible says nothing."""
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            told = json.loads(self._file.read_text())
-            youngest = {
-                incident: {name: float(at) for name, at in channels.items() if time.time() - float(at) < REMIND_AFTER_S}
-                for incident, channels in told.items()
-            }
+            status = os.fstat(directory)
+            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+                raise PermissionError(0, "it is not this user's alone")
+            lock = os.open(f"{channel}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+        finally:
+            os.close(directory)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return lock
+
+    def _read(self, channel: str) -> _Told:
+        """What is younger than a day; a file that says nothing sensible says nothing."""
+        file = self._file(channel)
+        try:
+            told = {incident: float(at) for incident, at in json.loads(file.read_text()).items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            log.warning("what this worker remembers of its alerts in %s can't be read: %s", self._file, error)
+            log.warning("what this worker remembers of its alerts in %s can't be read: %s", file, error)
             return {}
-        return {incident: channels for incident, channels in youngest.items() if channels}
+        return {incident: at for incident, at in told.items() if time.time() - at < REMIND_AFTER_S}
 
-    def _write(self, told: _Told) -> None:
-        written = self._file.with_suffix(".new")
+    def _write(self, channel: str, told: _Told) -> None:
+        file = self._file(channel)
+        written = file.with_suffix(".new")
         try:
             written.write_text(json.dumps(told))
-            written.replace(self._file)
+            written.replace(file)
         except OSError as error:
-            log.warning("this worker can't remember its alerts in %s: %s", self._directory, error.strerror)
+            log.warning("this worker can't remember its alerts in %s: %s", file, error.strerror)
