@@ -20,7 +20,7 @@ it, and sees that journal and bucket have the backup. All of it has `relaunch_ti
 * VANISHED: the journal knows a backup that the bucket no longer has. Find out who deleted it; an older version may
   still be there. A closed day is not dumped again: the next day's dump is what counts now.
 * ERR-47-05 in `wait_for_the_live_run`, `wait_for_the_dump`: that run failed or is late; its own alert says why.
-* ERR-47-05 in `start_the_dump`: `pv_backup_daily_dump` is paused. Unpause it.
+* ERR-47-05 in `schedule_the_day`: `pv_backup_daily_dump` is paused. Unpause it.
 * ERR-47-05 in `confirm_the_backup`: the dump's run is green, but there is no backup. Look at the day's row.
 * ERR-47-06: the journal is down. Bring it back, then trigger again.
 
@@ -59,7 +59,7 @@ with DAG(
 ):
     chain(
         LiveRunSensor(task_id="wait_for_the_live_run"),
-        ScheduleDayOperator(task_id="schedule_the_day"),
+        ScheduleDayOperator(task_id="schedule_the_day", dump_dag_id=DUMP),
         StartRunOperator(
             task_id="start_the_dump",
             trigger_dag_id=DUMP,

@@ -27,6 +27,8 @@ BASIC_ARGS: Final[dict[str, Any]] = {
     "owner": "pv-backup",
     "retries": MAX_RETRIES,
     "retry_policy": BackupRetryPolicy(),
+    # For a task whose process was killed, and which asked no policy: soon enough to find its lease not run out.
+    "retry_delay": timedelta(seconds=10),
     "execution_timeout": SHORT_STEP,
 }
 

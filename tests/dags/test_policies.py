@@ -113,6 +113,8 @@ def test_a_task_has_an_owner_a_deadline_and_the_retry_policy(task: BaseOperator)
     never = task.dag_id in RETRIED_BY_THE_NEXT_RUN or f"{task.dag_id}.{task.task_id}" in NEVER_RETRIED
     assert task.retries == (0 if never else MAX_RETRIES)
     assert isinstance(task.retry_policy, BackupRetryPolicy)
+    # Of a task that was killed, before its lease runs out: then nothing is settled, and nobody paged.
+    assert task.retry_delay < timedelta(seconds=15)
     assert task.execution_timeout is not None
     assert timedelta(0) < task.execution_timeout <= LONGEST_STEP
     assert task.depends_on_past is False

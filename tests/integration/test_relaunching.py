@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +13,8 @@ from airflow.sdk.exceptions import AirflowSkipException
 from pv_backup.operators.escalation import RELAUNCH, WATCHDOG
 from pv_backup.operators.relaunch import ConfirmBackupOperator, ScheduleDayOperator
 from pv_backup.sensors.live_run import LiveRunSensor
-from pv_backup.services.days import choose_day
-from pv_backup.services.errors import BackupVanished, CircuitBreakerOpen, RelaunchFailed
+from pv_backup.services.days import PARIS, choose_day
+from pv_backup.services.errors import BackupVanished, CircuitBreakerOpen, FormatRejected, RelaunchFailed
 from pv_backup.services.relaunching import Relaunch
 from tests.integration.backup_world import backup_world
 from tests.integration.journal_world import ERROR
@@ -22,6 +22,7 @@ from tests.integration.worker import become_worker
 
 pytestmark = pytest.mark.case("TC-NOM-06")
 
+DUMP = "pv_backup_daily_dump"
 IMPORTED = datetime.now(UTC)
 DAY = choose_day(IMPORTED, "today")
 KEY = f"{DAY:%Y/%m}/backup_{DAY:%Y%m%d}.enc"
@@ -35,20 +36,30 @@ def world(stack, source_db, journal_db, bucket, monkeypatch):
         yield world
 
 
-def context(*, run_id: str = "manual__1", age_s: float = 0, watchdogs: int = 0) -> Any:
+def context(
+    *, run_id: str = "manual__1", age_s: float = 0, watchdogs: int = 0, dump_paused: bool = False, **day: Any
+) -> Any:
     """A run of the relaunch, and how many runs of the watchdog go on beside it."""
 
     def count(*, dag_id: str, states: list[str]) -> int:
         assert (dag_id, states) == (WATCHDOG, ["running"])
         return watchdogs
 
-    ti = SimpleNamespace(dag_id=RELAUNCH, task_id="", log_url="", try_number=1, max_tries=3, get_dr_count=count)
-    run = SimpleNamespace(run_after=IMPORTED, start_date=datetime.now(UTC) - timedelta(seconds=age_s))
-    return {"ti": ti, "run_id": run_id, "dag_run": run, "params": {"day": "today", "reason": ""}}
+    def get_dag(dag_id: str) -> Any:
+        assert dag_id == DUMP
+        return SimpleNamespace(is_paused=dump_paused)
+
+    ti = SimpleNamespace(
+        dag_id=RELAUNCH, task_id="", log_url="", try_number=1, max_tries=3, get_dr_count=count, get_dag=get_dag
+    )
+    run = SimpleNamespace(
+        run_after=day.get("run_after", IMPORTED), start_date=datetime.now(UTC) - timedelta(seconds=age_s)
+    )
+    return {"ti": ti, "run_id": run_id, "dag_run": run, "params": {"day": day.get("day", "today"), "reason": ""}}
 
 
-def schedule() -> None:
-    ScheduleDayOperator(task_id="schedule_the_day").execute(context())
+def schedule(**run: Any) -> None:
+    ScheduleDayOperator(task_id="schedule_the_day", dump_dag_id=DUMP).execute(context(**run))
 
 
 def confirm(**run: Any) -> str:
@@ -90,6 +101,14 @@ def test_a_scheduled_day_is_as_it_should_be(world):
     before = world.journal.row()
     assert nobody_is_at_work()
     schedule()
+    assert world.journal.row() == before
+
+
+def test_a_dump_that_is_paused_costs_the_day_no_cycle(world):
+    fail(world)
+    before = world.journal.row()
+    with pytest.raises(RelaunchFailed, match="pv_backup_daily_dump is paused"):
+        schedule(dump_paused=True)
     assert world.journal.row() == before
 
 
@@ -182,6 +201,17 @@ def test_a_closed_day_whose_backup_is_gone_is_critical(world, loss):
 
 
 @pytest.mark.case("TC-ERR-05")
+def test_a_backup_that_was_made_before_midnight_is_confirmed_after_it(world):
+    """A relaunch for yesterday, whose dump ended after midnight: the day of the run has not changed."""
+    late = datetime.combine(DAY, time(23, 0), tzinfo=PARIS) - timedelta(days=1)
+    of_the_day_before = DAY - timedelta(days=2)
+    attempt = world.back_up(day=of_the_day_before)
+
+    assert confirm(run_after=late, day="yesterday") == attempt.backup_id
+    with pytest.raises(FormatRejected, match="the data of now"):
+        schedule(run_after=late, day="yesterday")
+
+
 def test_a_green_dump_without_a_backup_is_no_success(world):
     fail(world)
     with pytest.raises(RelaunchFailed, match="its row is FAILED") as failed:

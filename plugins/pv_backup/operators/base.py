@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 from pv_backup.operators.configuration import ConnectionIds, load_settings
 from pv_backup.operators.retrying import next_delay, tries_done
 from pv_backup.operators.workbench import build_workbench, journal_hook
-from pv_backup.services.errors import AttemptPublished, LeaseLost, RunAlive, explain
+from pv_backup.services.errors import AttemptOver, AttemptPublished, LeaseLost, RunAlive, explain
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -133,7 +133,14 @@ class AttemptStepOperator(BackupStepOperator):
     def step(self, context: Context, settings: Settings) -> Any:
         """Take the lease over, then work."""
         bench = build_workbench(self.connections, settings)
-        attempt, keeper = self.hold(bench, self.backup_id)
+        try:
+            attempt, keeper = self.hold(bench, self.backup_id)
+        except AttemptOver as over:
+            if not over.succeeded:
+                raise
+            # An earlier try of this task or reconciliation has done all that is left.
+            self.log.info("nothing is left to do: %s", over.what)
+            return None
         return self.work(context, bench, attempt, keeper)
 
     @abstractmethod

@@ -10,6 +10,8 @@ from airflow.sdk import DagRunState
 from pv_backup.services.errors import RelaunchFailed
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from airflow.sdk import Context
 
 WATCHDOG: Final = "pv_backup_watchdog"
@@ -25,6 +27,19 @@ def relaunch_failed(context: Context, what: str, *, remedy: str) -> RelaunchFail
     error = RelaunchFailed(what, remedy=remedy)
     error.told = _is_awaited(context)
     return error
+
+
+def demand_unpaused(context: Context, dag_id: str, day: date) -> None:
+    """Make sure that a run of the DAG would start, and not only be queued.
+
+    :raises RelaunchFailed: if it is paused.
+    """
+    if context["ti"].get_dag(dag_id).is_paused:
+        raise relaunch_failed(
+            context,
+            f"{dag_id} is paused, so the backup of {day} cannot be started again",
+            remedy=f"unpause {dag_id}, then trigger pv_backup_relaunch for {day} by hand",
+        )
 
 
 def _is_awaited(context: Context) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pv_backup.operators.base import BackupStepOperator
-from pv_backup.operators.days import day_of_run
+from pv_backup.operators.days import day_to_open
 from pv_backup.operators.workbench import build_workbench
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.errors import DayClosed
@@ -40,7 +40,7 @@ def open_attempt(
         return start_attempt(
             bench,
             artefact_type=artefact_type,
-            day=day_of_run(context),
+            day=day_to_open(context),
             run_id=f"{context['ti'].dag_id}/{context['run_id']}",
             reason=str(context["params"].get("reason") or context["dag_run"].run_type.value),
             opened=opened,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow.providers.standard.operators.trigger_dagrun import DagIsPaused, TriggerDagRunOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 
-from pv_backup.operators.days import day_of_run
-from pv_backup.operators.escalation import relaunch_failed
+from pv_backup.operators.days import day_to_open
+from pv_backup.operators.escalation import demand_unpaused
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -35,7 +35,6 @@ class StartRunOperator(TriggerDagRunOperator):
             wait_for_completion=False,
             deferrable=False,
             skip_when_already_exists=True,
-            fail_when_dag_is_paused=True,
             **kwargs,
         )
         self.reason = reason
@@ -45,17 +44,11 @@ class StartRunOperator(TriggerDagRunOperator):
 
         :raises RelaunchFailed: if the DAG is paused, and so would only queue the run.
         """
-        day = day_of_run(context)
+        day = day_to_open(context)
         self.trigger_run_id = str(self.trigger_run_id).format(day=day)
         self.conf = {"day": day.isoformat(), "reason": self.reason[:_REASON_AT_MOST]}
         if context["ti"].get_dr_count(dag_id=self.trigger_dag_id, run_ids=[self.trigger_run_id]):
             self.log.info("run %s of %s exists already", self.trigger_run_id, self.trigger_dag_id)
             return
-        try:
-            super().execute(context)
-        except DagIsPaused as paused:
-            raise relaunch_failed(
-                context,
-                f"{self.trigger_dag_id} is paused, so the backup of {day} cannot be started again",
-                remedy=f"unpause {self.trigger_dag_id}, then trigger pv_backup_relaunch for {day} by hand",
-            ) from paused
+        demand_unpaused(context, self.trigger_dag_id, day)
+        super().execute(context)

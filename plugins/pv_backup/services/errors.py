@@ -179,6 +179,19 @@ class LeaseLost(RefusedError):
     """This worker no longer holds the row: it may neither complete an upload nor publish."""
 
 
+class AttemptOver(LeaseLost):
+    """The attempt has ended already: an earlier try's answer was lost, or reconciliation has settled it.
+
+    :param succeeded: whether it ended in SUCCESS. Of a failure people were told when it was recorded.
+    """
+
+    told = True
+
+    def __init__(self, what: str, *, remedy: str = "", succeeded: bool = False) -> None:
+        super().__init__(what, remedy=remedy)
+        self.succeeded = succeeded
+
+
 class TransitionRefused(RefusedError):
     """A move that the state machine does not allow (CC-47-02), or that another worker made first."""
 

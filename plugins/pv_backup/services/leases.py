@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from pv_backup.services.database import clock, transaction
-from pv_backup.services.errors import LeaseLost, RunAlive
+from pv_backup.services.errors import AttemptOver, LeaseLost, RunAlive
 from pv_backup.services.models import BackupExecution, BackupStatus
 from pv_backup.services.validation import check_backup_id
 
@@ -111,8 +111,9 @@ def running_row(session: Session, backup_id: str) -> BackupExecution:
     if row is None:
         raise LeaseLost(f"backup {backup_id} is no current attempt: a newer one has replaced it", remedy=_STOP)
     if row.status != BackupStatus.RUNNING:
-        raise LeaseLost(
+        raise AttemptOver(
             f"backup {backup_id} is {row.status}, not RUNNING: {row.error_text or 'it ended'}",
+            succeeded=row.status == BackupStatus.SUCCESS,
             remedy="this attempt is over: trigger a new run rather than clearing single tasks of the old one",
         )
     return row
