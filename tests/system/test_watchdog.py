@@ -23,7 +23,7 @@ Runs = dict[str, dict[str, str]]  # dag_id → run_id → state
 Tasks = dict[str, tuple[str, int]]  # task_id → state, number of tries
 
 WATCHED_AT = time(4, 0)
-RUN_PATIENCE_S = 300
+RUN_PATIENCE_S = 420  # of a busy machine; 60 s of a free one
 PRESENT_S = 30
 OVER = {"success", "failed"}
 
