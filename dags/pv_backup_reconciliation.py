@@ -10,7 +10,8 @@ holds and never by what a row claims. A live run is left alone: it renews its le
 
 A RUNNING row whose lease ran out becomes SUCCESS if its object and manifest are there and were read back, else its
 uploads are aborted and it becomes FAILED. A row that is SCHEDULED for longer than `scheduled_timeout_s` becomes FAILED.
-Multipart uploads that no live run can own are aborted: they cost money, and no listing of objects shows them.
+Multipart uploads that no live run can own are aborted: they cost money, and no listing of objects shows them. Staging
+directories are looked for on the worker that happens to run the round; each worker also looks when it next stages.
 
 **Paged?** The alert carries a code; each incident is told once, and again after a day:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Final
 
 from airflow.providers.hashicorp.hooks.vault import VaultHook
@@ -9,10 +10,30 @@ from hvac.exceptions import VaultError
 from requests import Session
 
 from pv_backup.services.errors import ConfigurationError
-from pv_backup.services.key_wrapping import DEFAULT_MOUNT_POINT, TransitKeyWrapper, ask_vault
+from pv_backup.services.key_wrapping import DEFAULT_MOUNT_POINT, TransitKeyWrapper, WrappedKey, ask_vault
 
 CONNECT_TIMEOUT_S: Final = 3
 READ_TIMEOUT_S: Final = 10
+
+
+class KeysOnDemand:
+    """The key service, which is logged in to when a key is needed: what needs none must work while Vault is sealed."""
+
+    def __init__(self, *, hook: VaultTransitHook, transit_key: str) -> None:
+        self._hook = hook
+        self._transit_key = transit_key
+
+    @cached_property
+    def _keys(self) -> TransitKeyWrapper:
+        return self._hook.key_wrapper(self._transit_key)
+
+    def wrap(self, dek: bytearray) -> WrappedKey:
+        """Wrap a DEK under the newest version of the key."""
+        return self._keys.wrap(dek)
+
+    def unwrap(self, wrapped_dek: str) -> bytearray:
+        """Give the DEK back, for the caller to wipe."""
+        return self._keys.unwrap(wrapped_dek)
 
 
 class VaultTransitHook(VaultHook):

@@ -87,10 +87,17 @@ class ReconcileOperator(BackupStepOperator):
                 connections=self.connections,
                 dag_id=DAG_OF[row.artefact_type],
                 day=row.day.isoformat(),
+                incident=f"{_incidents_of(row)}/{finding.error.code}",
             )
 
     def _well_again(self, context: Context, row: LeftRow) -> None:
         """A day that ended well by settlement is as well as one that ended so by itself."""
         from pv_backup.operators.alerting import settle
 
-        settle(context, connections=self.connections, dag_id=DAG_OF[row.artefact_type], day=row.day.isoformat())
+        settle(context, connections=self.connections, dag_id=DAG_OF[row.artefact_type], day=_incidents_of(row))
+
+
+def _incidents_of(row: LeftRow) -> str:
+    """What the incidents of a row are named after within its DAG; the roles' are apart from the dump's."""
+    day = row.day.isoformat()
+    return f"{day}/{row.artefact_type}" if row.artefact_type is ArtefactType.GLOBALS else day

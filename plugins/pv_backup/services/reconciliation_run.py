@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.errors import LeaseLost, PvBackupError, RunAlive, StagingLeft, TransitionRefused, WorkerDied
 from pv_backup.services.left_behind import LeftBehind, LeftRow
 from pv_backup.services.models import JsonValue, Outcome
@@ -156,6 +157,8 @@ class ReconciliationRun:
             return
         time.sleep(self._second_look_s)
         still = self._left_behind.dead_runs()
+        # A base backup may take an hour to read back: nothing else waits for it.
+        still.sort(key=lambda row: row.artefact_type is ArtefactType.BASEBACKUP)
         for row in [row for row in still if row in seen]:
             self._attempt(partial(self._settle, row))
 
