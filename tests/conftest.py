@@ -17,7 +17,15 @@ from tests.support.servers import Bucket, JournalDatabase, SourceDatabase, TestS
 
 pytest_plugins = ["tests.case_listing"]
 
+_LONGEST_FIRST = ("system", "integration")
 _STACK = pytest.StashKey[TestStack]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: two run at a time, and one that begins last is waited for alone."""
+    rank = {folder: place for place, folder in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.parent.name, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,6 @@ def alert_of_error(context: Context, error: BaseException, *, backup_id: str | N
         backup_id=backup_id or _backup_id_of(context),
         run_url=ti.log_url if ti else "",
     )
-    if part := getattr(context.get("task"), "incident_part", ""):
-        alert = replace(alert, incident=alert.incident.replace(f"/{alert.code}", f"/{part}/{alert.code}"))
     # Nobody knows what an error that was not foreseen quotes.
     return replace(alert, cause=str(redact(alert.cause)), next_step=str(redact(alert.next_step)))
 

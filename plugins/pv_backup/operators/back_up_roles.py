@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pv_backup.operators.base import BackupStepOperator
+from pv_backup.operators.day_incidents import settle_day
 from pv_backup.operators.metrics import report_backups
 from pv_backup.operators.open_day import open_attempt
 from pv_backup.operators.workbench import build_workbench, source_server
@@ -23,9 +24,6 @@ class BackUpRolesOperator(BackupStepOperator):
     steps in one task. Ends skipped when the day's roles are published already.
     """
 
-    #: The roles' incidents are apart from the dump's: the success of the one settles nothing of the other.
-    incident_part = str(ArtefactType.GLOBALS)
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._backup_id: str | None = None
@@ -36,7 +34,6 @@ class BackUpRolesOperator(BackupStepOperator):
 
     def step(self, context: Context, settings: Settings) -> str:
         """Run all steps of the small artefact and return its backup_id."""
-        from pv_backup.operators.alerting import settle
         from pv_backup.services.export_sources import GlobalsSource
         from pv_backup.services.exporting import ArtefactExport
         from pv_backup.services.publication import publish
@@ -53,6 +50,6 @@ class BackUpRolesOperator(BackupStepOperator):
             publish(bench, attempt, keeper)
         self._backup_id = None  # published: from here on it is settled as SUCCESS and never fails
         bench.machine.succeed(keeper.lease)
-        settle(context, connections=self.connections, day=f"{attempt.day}/{self.incident_part}")
+        settle_day(context, connections=self.connections, artefact_type=attempt.artefact_type, day=attempt.day)
         report_backups(self.connections)
         return attempt.backup_id

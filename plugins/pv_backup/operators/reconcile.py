@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from pv_backup.operators.base import BackupStepOperator
+from pv_backup.operators.day_incidents import DAG_OF, settle_day
 from pv_backup.operators.metrics import report_backups
 from pv_backup.operators.workbench import build_workbench, journal_hook
-from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.errors import PvBackupError, explain
 
 if TYPE_CHECKING:
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from pv_backup.services.reconciliation_run import Finding
     from pv_backup.services.settings import Settings
 
-# Whose incident it is when an attempt of this type dies: the run's own, which its next success settles.
-DAG_OF: Final = {
-    ArtefactType.PG_DUMP: "pv_backup_daily_dump",
-    ArtefactType.GLOBALS: "pv_backup_daily_dump",
-    ArtefactType.BASEBACKUP: "pv_backup_weekly_basebackup",
-}
 # With the longest leases a second look would come too late for "the lease and six minutes".
 _SECOND_LOOK_AT_MOST_S: Final = 30.0
 
@@ -87,17 +81,8 @@ class ReconcileOperator(BackupStepOperator):
                 connections=self.connections,
                 dag_id=DAG_OF[row.artefact_type],
                 day=row.day.isoformat(),
-                incident=f"{_incidents_of(row)}/{finding.error.code}",
             )
 
     def _well_again(self, context: Context, row: LeftRow) -> None:
         """A day that ended well by settlement is as well as one that ended so by itself."""
-        from pv_backup.operators.alerting import settle
-
-        settle(context, connections=self.connections, dag_id=DAG_OF[row.artefact_type], day=_incidents_of(row))
-
-
-def _incidents_of(row: LeftRow) -> str:
-    """What the incidents of a row are named after within its DAG; the roles' are apart from the dump's."""
-    day = row.day.isoformat()
-    return f"{day}/{row.artefact_type}" if row.artefact_type is ArtefactType.GLOBALS else day
+        settle_day(context, connections=self.connections, artefact_type=row.artefact_type, day=row.day)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pv_backup.operators.base import AttemptStepOperator
+from pv_backup.operators.day_incidents import settle_day
 from pv_backup.operators.metrics import report_backups
 
 if TYPE_CHECKING:
@@ -24,11 +25,9 @@ class RecordSuccessOperator(AttemptStepOperator):
 
     def work(self, context: Context, bench: Workbench, attempt: Attempt, keeper: LeaseKeeper) -> None:
         """Raise JournalUnavailable (ERR-47-06) rather than claim an unrecorded success."""
-        from pv_backup.operators.alerting import settle
-
         artefact = bench.machine.artefact_of(attempt).artefact
         bench.machine.succeed(keeper.lease)
-        settle(context, connections=self.connections, day=attempt.day.isoformat())
+        settle_day(context, connections=self.connections, artefact_type=attempt.artefact_type, day=attempt.day)
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {
                 "backup_id": attempt.backup_id,

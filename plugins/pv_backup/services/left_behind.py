@@ -54,6 +54,15 @@ class LeftBehind:
             BackupExecution.scheduled_at <= func.clock_timestamp() - timedelta(seconds=scheduled_timeout_s),
         )
 
+    def failed(self, artefact_types: Collection[ArtefactType], day: date) -> list[LeftRow]:
+        """The rows of a day that are FAILED now."""
+        return self._rows(
+            f"looking what failed on {day}",
+            BackupExecution.status == BackupStatus.FAILED,
+            BackupExecution.type.in_(artefact_types),
+            BackupExecution.day == day,
+        )
+
     def running(self, object_keys: Collection[str]) -> set[str]:
         """Those of the object keys whose row is RUNNING: alive, or dead and not settled yet."""
         statement = select(BackupExecution.object_key).where(
