@@ -11,6 +11,8 @@ from pathlib import Path
 # Below Linux's ephemeral range (32768 and up): while a server is down no outgoing connection takes its port.
 LOWEST_PORT, HIGHEST_PORT = 20000, 32000
 
+_ours = range(LOWEST_PORT, HIGHEST_PORT)
+
 
 class PortTakenError(RuntimeError):
     """A port that the stack has promised to its users is held by a program that the stack did not start."""
@@ -27,12 +29,22 @@ def is_free(port: int) -> bool:
     return True
 
 
+def keep_to_share(place: int, of: int) -> None:
+    """Let this process draw from a share of its own: what is free when two look may be taken when both have started.
+
+    :param place: which share, from 0 on.
+    :param of: how many processes there are.
+    """
+    global _ours
+    _ours = range(LOWEST_PORT + place, HIGHEST_PORT, of)
+
+
 def free_ports(names: Iterable[str]) -> dict[str, int]:
     """Draw a free port for each name; at random, so that two stacks that start together rarely collide."""
     drawn: dict[str, int] = {}
     for name in names:
         while True:
-            port = LOWEST_PORT + secrets.randbelow(HIGHEST_PORT - LOWEST_PORT)
+            port = secrets.choice(_ours)
             if port not in drawn.values() and is_free(port):
                 drawn[name] = port
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dev import guard
+from dev.ports import keep_to_share
 from dev.provisioning.databases import drop_database
 from pv_backup.services import local_memory
 from tests.support.clusters import ClusterTemplate, SourceCluster, open_directory
@@ -19,6 +21,12 @@ pytest_plugins = ["tests.case_listing"]
 
 _LONGEST_FIRST = ("system", "integration")
 _STACK = pytest.StashKey[TestStack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the servers of tests that run side by side off each other's ports."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        keep_to_share(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 
 @pytest.hookimpl(trylast=True)

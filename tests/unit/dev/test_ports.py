@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.ports import PortTakenError, free_ports, remembered_ports, require_free
+from dev import ports
+from dev.ports import PortTakenError, free_ports, keep_to_share, remembered_ports, require_free
 
 pytestmark = pytest.mark.case("TC-ERR-08")
 
@@ -22,9 +23,9 @@ def test_a_taken_port_is_refused_by_name() -> None:
 
 def test_ports_differ_and_are_free() -> None:
     names = [f"server-{n}" for n in range(50)]
-    ports = free_ports(names)
-    assert len(set(ports.values())) == len(names)
-    require_free(ports, server="any")
+    drawn = free_ports(names)
+    assert len(set(drawn.values())) == len(names)
+    require_free(drawn, server="any")
 
 
 def test_ports_are_remembered_and_new_names_join_them(tmp_path: Path) -> None:
@@ -33,3 +34,12 @@ def test_ports_are_remembered_and_new_names_join_them(tmp_path: Path) -> None:
     second = remembered_ports(file, ["a", "b", "c"])
     assert {name: second[name] for name in first} == first
     assert remembered_ports(file, ["c"])["c"] == second["c"]
+
+
+def test_processes_side_by_side_never_draw_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_ours", ports._ours)
+    drawn = []
+    for place in range(2):
+        keep_to_share(place, 2)
+        drawn.append(set(free_ports(f"server-{n}" for n in range(50)).values()))
+    assert not drawn[0] & drawn[1]
