@@ -25,8 +25,16 @@ class People:
     @property
     def codes(self) -> list[str]:
         """The code of each alert, which must have come by both ways, oldest first."""
-        assert [subject.split()[2] for subject in self.mail.subjects] == self.webhook.codes
+        assert sorted(self._mailed) == sorted(self.webhook.codes)
         return self.webhook.codes
+
+    def know(self, code: str) -> bool:
+        """Whether such an alert has come by both ways."""
+        return code in self.webhook.codes and code in self._mailed
+
+    @property
+    def _mailed(self) -> list[str]:
+        return [subject.split()[2] for subject in self.mail.subjects]
 
 
 @contextmanager

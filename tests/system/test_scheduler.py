@@ -78,11 +78,11 @@ def fail_then_kill_wal_shipping(world: AirflowWorld, airflow: WholeAirflow, peop
     """Let a run fail, for this source has no WAL directory, and end the process of the next with SIGKILL."""
     log, runs = world.folder / "standalone.log", f"dags/{WAL_DAG_ID}/dagRuns"
     airflow.call("PATCH", f"dags/{WAL_DAG_ID}", json={"is_paused": False})
-    until(lambda: "CONFIGURATION" in people.webhook.codes, patience_s=60, meaning="a failed run is told", log=log)
+    until(lambda: people.know("CONFIGURATION"), patience_s=60, meaning="a failed run is told", log=log)
     airflow.call("POST", runs, json={"logical_date": None, "dag_run_id": KILLED_RUN})
     (task,) = airflow.call("GET", f"{runs}/{KILLED_RUN}/taskInstances")["task_instances"]
     kill_task(task["id"])
-    until(lambda: "ERR-47-08" in people.webhook.codes, patience_s=60, meaning="a killed task is told", log=log)
+    until(lambda: people.know("ERR-47-08"), patience_s=60, meaning="a killed task is told", log=log)
 
 
 def kill_task(task_instance_id: str) -> None:

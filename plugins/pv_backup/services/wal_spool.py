@@ -128,9 +128,11 @@ class WalSpool:
         found: list[WalFile] = []
         with self._naming_errors(), os.scandir(self.directory) as entries:
             for entry in entries:
-                if is_wal_name(entry.name) and entry.is_file():
-                    status = entry.stat()
-                    found.append(WalFile(Path(entry.path), status.st_mtime, status.st_size))
+                # Whoever looks while a run ships may see one go.
+                with suppress(FileNotFoundError):
+                    if is_wal_name(entry.name) and entry.is_file():
+                        status = entry.stat()
+                        found.append(WalFile(Path(entry.path), status.st_mtime, status.st_size))
         return sorted(found, key=lambda file: (file.segment is not None, file.name))
 
     def faults(self) -> Iterator[ConfigurationError]:
