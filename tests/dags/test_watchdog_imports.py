@@ -20,6 +20,7 @@ ITS_OWN = {
     "operators.start_run",
     "operators.wait_for_run",
     "sensors.published_backup",
+    "triggers.looks",
     "triggers.published_backup",
     "triggers.run_end",
 }

@@ -9,7 +9,9 @@ import pytest
 from tests.integration.vault_world import Connect, Engine, hook_maker, own_engine
 from tests.integration.wal_world import RecordedWal, record
 from tests.support.clusters import ClusterTemplate
+from tests.support.people import People, on_call
 from tests.support.servers import TestStack
+from tests.support.webhook import Endpoint, endpoint
 
 
 @pytest.fixture
@@ -21,6 +23,28 @@ def engine(stack: TestStack) -> Iterator[Engine]:
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
     return hook_maker(monkeypatch)
+
+
+@pytest.fixture
+def people(monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
+    """A mailbox and an endpoint, which get what this process tells people."""
+    with on_call() as people:
+        reach(monkeypatch, people.environment)
+        yield people
+
+
+@pytest.fixture
+def phone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    """The endpoint alone."""
+    with endpoint() as phone:
+        reach(monkeypatch, phone.environment)
+        yield phone
+
+
+def reach(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """Let this process find what listens there."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ from pv_backup.services.errors import FailClosedError, RelaunchFailed
 from tests.integration.journal_world import JournalWorld, opened
 from tests.integration.wal_schedule import schedule_of
 from tests.integration.wal_world import wait_until, wal_world
-from tests.support.people import People, on_call
+from tests.support.people import People
 from tests.support.webhook import SECRET_PATH
 
 pytestmark = pytest.mark.case("TC-ERR-02", "TC-ERR-03")
@@ -52,14 +52,6 @@ def context_of(error: Exception, **more: Any) -> Any:
     ti = SimpleNamespace(dag_id=DAG_ID, task_id="stream_dump", log_url=ALERT.run_url, xcom_push=lambda *_: None)
     run = SimpleNamespace(run_after=datetime(2026, 11, 22, 2, tzinfo=UTC))
     return {"ti": ti, "params": {"day": "today"}, "dag_run": run, "exception": error, **more}
-
-
-@pytest.fixture
-def people(monkeypatch) -> Iterator[People]:
-    with on_call() as people:
-        for name, value in people.environment.items():
-            monkeypatch.setenv(name, value)
-        yield people
 
 
 @pytest.fixture

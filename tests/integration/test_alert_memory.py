@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from pv_backup.services.database import engine_for
 from pv_backup.services.errors import JournalUnavailable
 from tests.integration.journal_world import JournalWorld, opened
 from tests.integration.vault_world import address_nobody_listens_at
+from tests.support.recorder import Recorder
 
 pytestmark = pytest.mark.case("TC-NOM-02", "TC-ERR-03")
 
@@ -30,20 +31,6 @@ ALERT = Alert(
     incident="pv_backup_wal_shipping/ERR-47-03",
 )
 OTHER = replace(ALERT, code="WAL-GAP", incident="pv_backup_wal_shipping/WAL-GAP/000000010000000000000007")
-
-
-@dataclass
-class Recorder:
-    """A channel that keeps what it was given, unless it is down."""
-
-    name: str = "mail"
-    sent: list[str] = field(default_factory=list)
-    down: bool = False
-
-    def send(self, alert: Alert) -> None:
-        if self.down:
-            raise ConnectionError("no mail server")
-        self.sent.append(alert.incident)
 
 
 @pytest.fixture

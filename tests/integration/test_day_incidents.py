@@ -16,7 +16,6 @@ from pv_backup.services.alerts import Alert
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.errors import ExportFailed
 from tests.integration.journal_world import DAY, ERROR, JournalWorld, opened
-from tests.support.webhook import endpoint
 
 pytestmark = pytest.mark.case("TC-ERR-01")
 
@@ -27,16 +26,8 @@ ALERT = Alert.from_error(ExportFailed("pg_dumpall was killed"), dag_id=DAILY, da
 
 
 @pytest.fixture
-def phone(journal_db, monkeypatch):
+def journal(journal_db, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_PV_BACKUP_JOURNAL", json.dumps(postgres_connection(journal_db.service_dsn)))
-    with endpoint() as phone:
-        for name, value in phone.environment.items():
-            monkeypatch.setenv(name, value)
-        yield phone
-
-
-@pytest.fixture
-def journal(journal_db):
     with opened(journal_db) as world:
         yield world
 

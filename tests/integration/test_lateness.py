@@ -13,7 +13,7 @@ from pv_backup.services.days import choose_day
 from pv_backup.services.lateness import DUE, late_dump
 from tests.integration.journal_world import DAY, JournalWorld, opened
 from tests.integration.worker import become_worker, run_task
-from tests.support.webhook import Endpoint, endpoint
+from tests.support.webhook import Endpoint
 
 pytestmark = pytest.mark.case("TC-NOM-01")
 
@@ -27,16 +27,6 @@ TOO_LATE = datetime(DAY.year, DAY.month, DAY.day, 3, 45, tzinfo=PARIS)
 def journal(journal_db) -> Iterator[JournalWorld]:
     with opened(journal_db) as world:
         yield world
-
-
-@pytest.fixture
-def phone(stack, journal_db, bucket, monkeypatch) -> Iterator[Endpoint]:
-    """A worker of an installation where nothing was ever backed up, and the phone that it reaches."""
-    become_worker(monkeypatch, stack, journal_dsn=journal_db.service_dsn, bucket=bucket.name)
-    with endpoint() as phone:
-        for name, value in phone.environment.items():
-            monkeypatch.setenv(name, value)
-        yield phone
 
 
 def test_a_dump_at_work_is_late_from_the_deadline_on(journal: JournalWorld):
@@ -93,7 +83,8 @@ def test_a_day_that_failed_and_is_tried_again_is_the_relaunchs_to_watch(journal:
     assert late_dump(journal.sessions, TOO_LATE) is None
 
 
-def test_a_late_day_is_one_alert_however_often_it_is_looked_at(phone: Endpoint, journal_db):
+def test_a_late_day_is_one_alert_however_often_it_is_looked_at(stack, journal_db, bucket, phone: Endpoint, monkeypatch):
+    become_worker(monkeypatch, stack, journal_dsn=journal_db.service_dsn, bucket=bucket.name)
     for _ in range(3):
         assert run_task("pv_backup_deadline", "see_that_the_dump_is_over") is None
 

@@ -11,7 +11,7 @@ from pv_backup.services.errors import BackupVanished, ConfigurationError, StoreU
 from tests.integration.backup_world import DAY, BackupWorld, backup_world
 from tests.integration.retention_scene import a_backup, by_lifecycle, expired, named, statuses
 from tests.integration.worker import become_worker, run_task
-from tests.support.webhook import Endpoint, endpoint
+from tests.support.webhook import Endpoint
 
 pytestmark = pytest.mark.case("TC-NOM-08")
 
@@ -21,15 +21,6 @@ def world(stack, source_db, journal_db, bucket, monkeypatch) -> Iterator[BackupW
     become_worker(monkeypatch, stack, journal_dsn=journal_db.service_dsn, bucket=bucket.name)
     with backup_world(stack, source_db, journal_db, bucket) as world:
         yield world
-
-
-@pytest.fixture
-def phone(monkeypatch) -> Iterator[Endpoint]:
-    """A real endpoint, which gets what a person would."""
-    with endpoint() as phone:
-        for name, value in phone.environment.items():
-            monkeypatch.setenv(name, value)
-        yield phone
 
 
 def retain() -> Exception | None:

@@ -15,7 +15,7 @@ from tests.dags.dag_world import dag_bag
 from tests.integration.backup_world import BackupWorld, backup_world
 from tests.integration.journal_world import ERROR
 from tests.integration.worker import become_worker, context_of
-from tests.support.people import on_call
+from tests.support.people import People
 
 pytestmark = pytest.mark.case("TC-ERR-08")
 
@@ -52,17 +52,14 @@ def test_after_the_success_a_step_has_nothing_left_to_do(world: BackupWorld, ste
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_after_a_failure_that_was_told_it_fails_and_tells_nobody(world: BackupWorld, step: str, monkeypatch):
+def test_after_a_failure_that_was_told_it_fails_and_tells_nobody(world: BackupWorld, people: People, step: str):
     attempt = world.open(day=DAY)
     world.bench.machine.fail(attempt.backup_id, **ERROR)
     task, context = tried_again(step, attempt.backup_id)
 
-    with on_call() as people:
-        for name, value in people.environment.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(AttemptOver) as over:
-            task.execute(context)
-        for callback in task.on_failure_callback:
-            callback(context | {"exception": over.value})
+    with pytest.raises(AttemptOver) as over:
+        task.execute(context)
+    for callback in task.on_failure_callback:
+        callback(context | {"exception": over.value})
 
-        assert people.codes == []
+    assert people.codes == []

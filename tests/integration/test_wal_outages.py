@@ -13,7 +13,7 @@ from pv_backup.services.artefacts import wal_object_key
 from pv_backup.services.wal_closing import SegmentCloser
 from tests.integration.wal_schedule import Load, Ran, Schedule, schedule_of
 from tests.integration.wal_world import WalWorld, wait_until, wal_world
-from tests.support.people import People, on_call
+from tests.support.people import People
 from tests.support.servers import TestStack
 
 pytestmark = pytest.mark.case("TC-NOM-02")
@@ -49,14 +49,6 @@ OUTAGES = pytest.mark.parametrize(
 def world(stack, source_cluster, journal_db, bucket) -> Iterator[WalWorld]:
     with wal_world(stack, source_cluster, journal_db, bucket) as world:
         yield world
-
-
-@pytest.fixture
-def people(monkeypatch) -> Iterator[People]:
-    with on_call() as people:
-        for name, value in people.environment.items():
-            monkeypatch.setenv(name, value)
-        yield people
 
 
 @pytest.fixture

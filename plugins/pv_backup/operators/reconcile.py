@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.day_incidents import DAG_OF, settle_day
 from pv_backup.operators.metrics import report_backups
+from pv_backup.operators.several import Several
 from pv_backup.operators.workbench import build_workbench, journal_hook
-from pv_backup.services.errors import PvBackupError, explain
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 _SECOND_LOOK_AT_MOST_S: Final = 30.0
 
 
-class Unsettled(PvBackupError):
-    """A round that could not settle everything: what it could, it did."""
-
-    def __init__(self, problems: list[Exception]) -> None:
-        self.code, what, remedy = explain(problems[0])
-        more = f" (and {len(problems) - 1} more, see the log)" if len(problems) > 1 else ""
-        super().__init__(f"{what}{more}", remedy=remedy)
-
-
 class ReconcileOperator(BackupStepOperator):
     """Settle rows, uploads and staging directories that nobody works on any more, so that none stays for ever.
 
@@ -40,7 +31,7 @@ class ReconcileOperator(BackupStepOperator):
     def step(self, context: Context, settings: Settings) -> dict[str, Any]:
         """Return what was settled, by name, for the reader of the XCom tab.
 
-        :raises Unsettled: after everything that could be settled was.
+        :raises Several: after everything that could be settled was.
         """
         from pv_backup.operators.alerting import settle
         from pv_backup.services.lease_keeper import RENEWALS_PER_LEASE
@@ -57,7 +48,7 @@ class ReconcileOperator(BackupStepOperator):
         ).run()
         report_backups(self.connections)
         if report.problems:
-            raise Unsettled(report.problems)
+            raise Several(report.problems)
         settle(context, connections=self.connections)
         return {name: names for name, names in asdict(report).items() if name != "problems"}
 

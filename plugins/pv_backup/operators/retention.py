@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pv_backup.operators.base import BackupStepOperator
+from pv_backup.operators.several import Several
 from pv_backup.operators.workbench import journal_hook, object_store
 from pv_backup.services.errors import BackupVanished, PvBackupError
 
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
 TOLD_ONE_BY_ONE: Final = 3
 
 
-class RowsUnjudged(PvBackupError):
-    """A run that could not judge or move single backups: with all others it did what was due."""
-
-    def __init__(self, errors: Mapping[str, PvBackupError]) -> None:
-        name, first = next(iter(errors.items()))
-        more = f" (and {len(errors) - 1} more, see the log)" if len(errors) > 1 else ""
-        super().__init__(f"{name}: {first.what}{more}", remedy=first.remedy)
-        self.code = first.code
-
-
 class RetentionOperator(BackupStepOperator):
     """Move what is old to EXPIRED and what the bucket let go of to DELETED, and tell of what vanished before its time.
 
@@ -40,7 +31,7 @@ class RetentionOperator(BackupStepOperator):
         """Return what was moved, by name, for the reader of the XCom tab.
 
         :raises BackupVanished: after all moves, if a backup of the last 30 days is not where it must be.
-        :raises RowsUnjudged: after all moves that could be made.
+        :raises Several: after all moves that could be made.
         """
         from pv_backup.services.retention import Retention
 
@@ -50,7 +41,7 @@ class RetentionOperator(BackupStepOperator):
         self._settle(context, report, incidents)
         self._tell(context, incidents)
         if report.errors:
-            raise RowsUnjudged(report.errors)
+            raise Several(list(report.errors.values()), subject=next(iter(report.errors)))
         if report.vanished:
             vanished = _all_vanished(report)
             vanished.told = True

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.metrics import report_wal
+from pv_backup.operators.several import Several
 from pv_backup.operators.workbench import build_workbench, source_server
 from pv_backup.services.errors import PvBackupError
 
@@ -13,23 +14,18 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from pv_backup.services.settings import Settings
-    from pv_backup.services.wal_report import Problem, WalReport
+    from pv_backup.services.wal_report import WalReport
     from pv_backup.services.wal_run import WalRun
 
 # Outages of the source: over when it was asked and pg_receivewal follows it. All others: over when files are shipped.
 _OF_THE_SOURCE: Final = frozenset({"ERR-47-01", "WAL-RECEIVER"})
 
 
-class WalProblems(PvBackupError):
+class WalProblems(Several):
     """A run that met problems: what could be shipped was, and each problem had its alert when it was met."""
 
     told = True
-
-    def __init__(self, problems: list[Problem]) -> None:
-        first = problems[0].error
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        super().__init__(f"{first.what}{more}", remedy=first.remedy)
-        self.code = first.code
+    more = "more"
 
 
 class ShipWalOperator(BackupStepOperator):
@@ -64,7 +60,7 @@ class ShipWalOperator(BackupStepOperator):
         report_wal(report)
         self._settle(context, report)
         if report.problems:
-            raise WalProblems(report.problems)
+            raise WalProblems([problem.error for problem in report.problems])
         return _shown(report)
 
     def _tell(self, context: Context, error: PvBackupError, subject: str) -> None:

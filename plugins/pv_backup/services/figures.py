@@ -7,7 +7,6 @@ settlement by reconciliation changes none of them.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import distinct_on
@@ -15,10 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.database import clock, transaction
-from pv_backup.services.models import BackupExecution, BackupJournalEvent, BackupStatus, Outcome
-
-# An expired backup was a success once: its age says that nothing newer came.
-_SUCCEEDED: Final = (BackupStatus.SUCCESS, BackupStatus.EXPIRED, BackupStatus.DELETED)
+from pv_backup.services.models import CLOSED, BackupExecution, BackupJournalEvent, Outcome
 
 
 def figures(sessions: sessionmaker[Session]) -> dict[str, float]:
@@ -33,7 +29,8 @@ def figures(sessions: sessionmaker[Session]) -> dict[str, float]:
     exported_at = BackupExecution.facts["exported_at"].astext
     newest_backups = (
         select(BackupExecution)
-        .where(BackupExecution.status.in_(_SUCCEEDED))
+        # An expired backup was a success once: its age says that nothing newer came.
+        .where(BackupExecution.status.in_(CLOSED))
         .ext(distinct_on(BackupExecution.type))
         # RFC 3339 in UTC sorts as text.
         .order_by(BackupExecution.type, exported_at.desc().nulls_last(), BackupExecution.finished_at.desc())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -44,6 +45,10 @@ class BackupStatus(StrEnum):
     FAILED = "FAILED"
     EXPIRED = "EXPIRED"
     DELETED = "DELETED"
+
+
+#: The states of a day that has its backup: it succeeded, and time does the rest.
+CLOSED: Final = (BackupStatus.SUCCESS, BackupStatus.EXPIRED, BackupStatus.DELETED)
 
 
 class Outcome(StrEnum):

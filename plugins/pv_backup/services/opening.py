@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from pv_backup.services.artefacts import ArtefactType, object_key_of_day
 from pv_backup.services.errors import DayClosed, RunAlive
 from pv_backup.services.leases import is_expired
-from pv_backup.services.models import BackupExecution, BackupStatus
+from pv_backup.services.models import CLOSED, BackupExecution
 
 
 class RunDead(RunAlive):
@@ -43,7 +43,7 @@ def refuse_if_closed(row: BackupExecution) -> None:
 
     :raises DayClosed: naming the backup.
     """
-    if row.status in (BackupStatus.SUCCESS, BackupStatus.EXPIRED, BackupStatus.DELETED):
+    if row.status in CLOSED:
         raise DayClosed(
             f"{row.type} of {row.day} is {row.status} as backup {row.backup_id} ({row.object_key}) "
             f"since {row.finished_at}",

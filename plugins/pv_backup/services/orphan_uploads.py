@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
 from pv_backup.services.artefacts import ArtefactType
-from pv_backup.services.errors import FormatRejected
 from pv_backup.services.left_behind import LeftBehind
 from pv_backup.services.object_store import ObjectStore, OpenUpload
-from pv_backup.services.validation import check_object_key
+from pv_backup.services.validation import artefact_type_of
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +41,7 @@ def abort_orphans(
     orphans: list[OpenUpload] = []
     too_old = max(timedelta(seconds=timeout_upload_s), WAL_UPLOAD_TAKES_AT_MOST)
     for upload in store.all_open_uploads():
-        match _type_of(upload.key):
+        match artefact_type_of(upload.key):
             case None:
                 log.warning("left alone: the unfinished upload %s of %s, no key of ours", upload.upload_id, upload.key)
             case ArtefactType.WAL:
@@ -62,12 +60,3 @@ def abort_orphans(
 
         attempt(abort)
     return aborted
-
-
-def _type_of(key: str) -> ArtefactType | None:
-    """Whose key this is, None if no artefact of ours bears such a one."""
-    for kind in ArtefactType:
-        with suppress(FormatRejected):
-            check_object_key(kind, key)
-            return kind
-    return None

@@ -19,13 +19,11 @@ from pv_backup.services.errors import (
 )
 from pv_backup.services.leases import is_expired
 from pv_backup.services.manifest import published
-from pv_backup.services.models import BackupExecution, BackupStatus
+from pv_backup.services.models import CLOSED, BackupExecution, BackupStatus
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.state import StateMachine
 
 log = logging.getLogger(__name__)
-
-_CLOSED = (BackupStatus.SUCCESS, BackupStatus.EXPIRED, BackupStatus.DELETED)
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Relaunch:
         row = row_of_dump(self.sessions, self.day)
         if row is None:
             return True
-        if row.status in _CLOSED:
+        if row.status in CLOSED:
             self._demand_published(row)
             return False
         if row.status is BackupStatus.FAILED:
@@ -102,7 +100,7 @@ class Relaunch:
         :raises BackupVanished: if it is, and the bucket has no such backup.
         """
         row = row_of_dump(self.sessions, self.day)
-        if row is None or row.status not in _CLOSED:
+        if row is None or row.status not in CLOSED:
             state = f"{row.status} ({row.note})" if row else "absent"
             raise NotPublished(
                 f"the dump of {self.day} ended well, but its row is {state}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -56,6 +57,15 @@ def check_object_key(artefact_type: ArtefactType, value: str) -> str:
         )
     rule = f"{object_key_of_day(artefact_type, date(2000, 12, 31))} with a real date, the same in both parts"
     return _checked(_KEY_FIELDS[artefact_type], value, lambda text: _is_key_of_day(artefact_type, text), rule)
+
+
+def artefact_type_of(key: str) -> ArtefactType | None:
+    """Whose key this is, None if no artefact of ours bears such a one."""
+    for artefact_type in ArtefactType:
+        with suppress(FormatRejected):
+            check_object_key(artefact_type, key)
+            return artefact_type
+    return None
 
 
 def check_size(value: int | str) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from airflow.providers.amazon.aws.triggers.s3 import S3KeyTrigger
 from airflow.triggers.base import TriggerEvent
+
+from pv_backup.triggers.looks import looks_until
 
 #: A look at S3 takes this long at most, whatever S3 does: the alert must not wait for a network that swallows packets.
 LOOK_TIMEOUT: Final = timedelta(seconds=10)
@@ -50,15 +52,11 @@ class PublishedBackupTrigger(S3KeyTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield whether the backup is there, and why the last look could not tell if it could not."""
-        deadline = datetime.fromisoformat(self.deadline)
-        while True:
-            is_last = datetime.now(UTC) >= deadline
+        async for is_last in looks_until(self.deadline, self.poke_interval):
             present, error = await self._look()
             if present or is_last:
                 yield TriggerEvent({"present": present, "error": error})  # type: ignore[no-untyped-call]
                 return
-            left = (deadline - datetime.now(UTC)).total_seconds()
-            await asyncio.sleep(max(0.0, min(self.poke_interval, left)))
 
     async def _look(self) -> tuple[bool, str | None]:
         try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.standard.triggers.external_task import DagStateTrigger
@@ -12,6 +10,8 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.state import DagRunState
 from asgiref.sync import sync_to_async
+
+from pv_backup.triggers.looks import looks_until
 
 
 class RunEndTrigger(DagStateTrigger):
@@ -38,15 +38,11 @@ class RunEndTrigger(DagStateTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield the run's state, the last one seen if the time is up; None if nobody could be asked."""
-        deadline = datetime.fromisoformat(self.deadline)
-        while True:
-            is_last = datetime.now(UTC) >= deadline
+        async for is_last in looks_until(self.deadline, self.poll_interval):
             state = await self._state()
             if state in self.states or is_last:
                 yield TriggerEvent({"state": state})  # type: ignore[no-untyped-call]
                 return
-            left = (deadline - datetime.now(UTC)).total_seconds()
-            await asyncio.sleep(max(0.0, min(self.poll_interval, left)))
 
     async def _state(self) -> str | None:
         try:

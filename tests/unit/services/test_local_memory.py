@@ -5,31 +5,20 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pv_backup.services.alerts import Alert, Level
 from pv_backup.services.local_memory import REMIND_AFTER_S, LocalMemory
+from tests.support.recorder import Recorder
 
 pytestmark = pytest.mark.case("TC-ERR-06")
 
 ALERT = Alert(
     Level.CRITICAL, "ERR-47-06", "a_dag", "", "the journal is down", "bring it back", incident="a_dag/ERR-47-06"
 )
-
-
-@dataclass
-class Recorder:
-    name: str = "mail"
-    sent: list[str] = field(default_factory=list)
-    down: bool = False
-
-    def send(self, alert: Alert) -> None:
-        if self.down:
-            raise ConnectionError("no mail server")
-        self.sent.append(alert.incident)
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from functools import partial
 from typing import Final
 
 from pv_backup.services.artefacts import ArtefactType, manifest_key
-from pv_backup.services.errors import FormatRejected
 from pv_backup.services.manifest import Manifest, published
 from pv_backup.services.object_store import ObjectStore
-from pv_backup.services.validation import check_object_key
+from pv_backup.services.validation import artefact_type_of
 
 OF_A_DAY: Final = (ArtefactType.PG_DUMP, ArtefactType.GLOBALS, ArtefactType.BASEBACKUP)
 
@@ -29,15 +28,7 @@ def published_backups(store: ObjectStore, types: Collection[ArtefactType] = OF_A
     # Keys of days begin with the year; those of WAL with a letter.
     listed = store.keys_between("", "0000/", "9999~")
     objects = (key.removesuffix(_MANIFEST) + ".enc" for key in listed if key.endswith(_MANIFEST))
-    wanted = [key for key in objects if any(_is_key_of(kind, key) for kind in types)]
+    wanted = [key for key in objects if artefact_type_of(key) in types]
     with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="catalogue") as pool:
         found = [manifest for manifest in pool.map(partial(published, store), wanted) if manifest]
     return sorted(found, key=lambda manifest: (manifest.exported_at, manifest.key))
-
-
-def _is_key_of(artefact_type: ArtefactType, key: str) -> bool:
-    try:
-        check_object_key(artefact_type, key)
-    except FormatRejected:
-        return False
-    return True

@@ -22,7 +22,7 @@ from pv_backup.services.restoration.catalogue import published_backups
 from pv_backup.services.restoration.commit_clock import WalCommitClock
 from pv_backup.services.restoration.feed import WalFeed
 from pv_backup.services.restoration.route import Base, Route, choose_base, find_route
-from pv_backup.services.restoration.server import RestoredServer, run_as
+from pv_backup.services.restoration.server import RestoredServer, as_user, run_as
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.unpacking import unpack_cluster, verify_unpacked
 from pv_backup.services.restoration.wal_archive import WalArchive
@@ -114,20 +114,15 @@ class ClusterRestore:
                     raise
                 seconds = time.monotonic() - began
                 with server.connect() as connection:
-                    lsn, last_commit = one_row(
+                    lsn, segment, last_commit = one_row(
                         connection,
-                        "SELECT pg_current_wal_lsn()::text, pg_last_xact_replay_timestamp()",
+                        "SELECT pg_current_wal_lsn()::text, pg_walfile_name(pg_current_wal_lsn()),"
+                        " pg_last_xact_replay_timestamp()",
                     )
-                (timeline,) = self._timeline(server)
                 server.stop()
+        timeline = int(segment[:8], 16)
         log.info("recovered to %s in %.1f s: timeline %d from %s", route.target, seconds, timeline, lsn)
         return Restored(route.base, route.target, timeline, lsn, last_commit, feed.served, seconds)
-
-    @staticmethod
-    def _timeline(server: RestoredServer) -> tuple[int]:
-        with server.connect() as connection:
-            (name,) = one_row(connection, "SELECT pg_walfile_name(pg_current_wal_lsn())")
-        return (int(str(name)[:8], 16),)
 
     def _archive(self, base: Base) -> WalArchive:
         return WalArchive(
@@ -163,16 +158,7 @@ class ClusterRestore:
     def _sync(self) -> None:
         """Bring to the disk, once, what was restored without waiting for it."""
         command = [self._tools.tool("initdb"), "--sync-only", f"--pgdata={self._directory}"]
-        answer = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd="/",
-            user=self._user,
-            group=self._user,
-            extra_groups=[] if self._user else None,
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, **as_user(self._user))
         if answer.returncode != 0:
             raise RestoreFailed(
                 f"{self._directory} could not be brought to the disk: {answer.stderr.strip()}",

@@ -12,7 +12,7 @@ from pv_backup.services.errors import NotPublished, TargetRefused, WalGap
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.wal_archive import WalArchive
-from pv_backup.services.wal import SegmentName, format_lsn, parse_lsn
+from pv_backup.services.wal import SegmentName, format_lsn, history_name, parse_lsn
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def find_route(base: Base, archive: WalArchive, target: RecoveryTarget, *, last_
             target = RecoveryTarget()
     elif target.lsn is None and stretch.missing is not None:
         raise _not_reached(f"WAL is whole up to LSN {format_lsn(reached)}", target, stretch.missing)
-    histories = [f"{timeline:08X}.history" for timeline in lineage.timelines]
+    histories = [history_name(timeline) for timeline in lineage.timelines]
     files = [name for name in histories if name in archive.names] + [str(segment) for segment in stretch.segments]
     log.info("from %s on timeline %d to %s: %d files", base, lineage.timelines[-1], target, len(files))
     return Route(base, target, lineage.timelines[-1], files)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypedDict
 
 import psycopg
 
@@ -51,6 +51,13 @@ _APART: Final = {
 }
 
 
+class _AsUser(TypedDict):
+    cwd: str
+    user: str | None
+    group: str | None
+    extra_groups: list[str] | None
+
+
 def run_as() -> str | None:
     """The user that PostgreSQL's programs run as: they refuse to be root.
 
@@ -64,6 +71,12 @@ def run_as() -> str | None:
             remedy="apt-get install postgresql-15, or run this as an ordinary user",
         )
     return _PACKAGED_USER
+
+
+def as_user(user: str | None) -> _AsUser:
+    """How a program is started as that user, None for ourselves: what `subprocess` is told."""
+    # The directory we were called from may be closed to the other user.
+    return {"cwd": "/", "user": user, "group": user, "extra_groups": [] if user else None}
 
 
 class RestoredServer:
@@ -119,12 +132,9 @@ class RestoredServer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                cwd="/",
                 env={"LC_ALL": "C.UTF-8", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)},
-                user=self._user,
-                group=self._user,
-                extra_groups=[] if self._user else None,
                 start_new_session=True,
+                **as_user(self._user),
             )
 
     def wait_until_recovered(self) -> None:

@@ -12,6 +12,7 @@ from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server
 from pv_backup.services.progress import Progress
+from pv_backup.services.restoration.server import as_user
 from pv_backup.services.verification import Expected, open_artefact, unpacked, verify_object
 
 log = logging.getLogger(__name__)
@@ -39,15 +40,7 @@ def unpack_cluster(
                 f"{key} was replaced between its verification and its reading",
                 remedy="find out who writes to the bucket, then restore again",
             )
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd="/",
-            user=run_as,
-            group=run_as,
-            extra_groups=[] if run_as else None,
-        ) as tar:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, **as_user(run_as)) as tar:
             assert tar.stdin is not None  # noqa: S101 - Popen was told PIPE
             assert tar.stderr is not None  # noqa: S101 - Popen was told PIPE
             try:
