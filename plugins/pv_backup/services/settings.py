@@ -64,9 +64,12 @@ class Settings(BaseSettings):
     :ivar bucket: the S3 bucket.
     :ivar kms_key_id: the key of S3's own encryption, ``SSEKMSKeyId``.
     :ivar transit_key: the Vault Transit key that wraps the DEKs.
+    :ivar evidence_key: the Vault Transit key (ed25519) that signs the evidence of drills.
     :ivar pg_bin_dir: where pg_dump and its kin are, when it is not the PATH that finds the right ones.
     :ivar wal_directory: where pg_receivewal writes, on the workers of queue `pv_backup_wal`.
-    :ivar staging_directory: where a cluster with extra tablespaces is staged; None takes the worker's temporary one.
+    :ivar staging_directory: where a cluster with extra tablespaces is staged and drills restore; None takes the
+        worker's temporary one.
+    :ivar contract_directory: the checks that a restored database must pass, `*.sql`.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
@@ -86,9 +89,11 @@ class Settings(BaseSettings):
     bucket: _Name
     kms_key_id: _Name
     transit_key: _Name
+    evidence_key: _Name = "pv-backup-evidence"
     pg_bin_dir: Path | None = None
     wal_directory: Path = Path("/var/wal-archive")
     staging_directory: Path | None = None
+    contract_directory: Path = Path(__file__).parents[3] / "include" / "sql" / "contract"
 
     @classmethod
     def load(cls, extra: Mapping[str, str] | None = None) -> Self:
