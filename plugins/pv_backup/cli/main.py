@@ -11,8 +11,10 @@ One database only, from a dump: `fetch` its roles (globals_…) into psql, then 
 Settings come from PV_BACKUP_BUCKET, PV_BACKUP_KMS_KEY_ID and PV_BACKUP_TRANSIT_KEY; S3 from the AWS variables
 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3 …); Vault from VAULT_ADDR and VAULT_TOKEN.
 
-Exit status: 0 done, 1 not possible (the message says why and what to do), 2 an artefact is damaged or WAL is missing,
-141 the reader of our output left.
+`evidence verify FILE --public-key KEYFILE` checks the proof of a drill and needs none of this.
+
+Exit status: 0 done, 1 not possible (the message says why and what to do), 2 an artefact or evidence is damaged, or WAL is
+missing, 141 the reader of our output left.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from pv_backup.cli import artefacts, catalogue, restore
+from pv_backup.cli import artefacts, catalogue, evidence, restore
 from pv_backup.cli.screen import use_standard_error
 from pv_backup.services.errors import IntegrityError, PvBackupError
 from pv_backup.services.settings import Settings
@@ -37,8 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     use_standard_error()
     try:
-        settings = Settings.load()
-        options.run(options, settings, store_from_environment(settings))
+        if "offline" in options:  # needs no settings and no bucket: an auditor has neither
+            options.offline(options)
+        else:
+            settings = Settings.load()
+            options.run(options, settings, store_from_environment(settings))
     except IntegrityError as error:
         print(f"damaged: {error}", file=sys.stderr)
         return EXIT_DAMAGED
@@ -60,6 +65,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pv_backup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for room in (catalogue, artefacts, restore):
+    for room in (catalogue, artefacts, restore, evidence):
         room.add_commands(commands)
     return parser
