@@ -13,8 +13,8 @@ Settings come from PV_BACKUP_BUCKET, PV_BACKUP_KMS_KEY_ID and PV_BACKUP_TRANSIT_
 
 `evidence verify FILE --public-key KEYFILE` checks the proof of a drill and needs none of this.
 
-Exit status: 0 done, 1 not possible (the message says why and what to do), 2 an artefact or evidence is damaged, or WAL is
-missing, 141 the reader of our output left.
+Exit status: 0 done, 1 not possible (the message says why and what to do), 2 an artefact or evidence is damaged, or WAL
+is missing, 141 the reader of our output left.
 """
 
 from __future__ import annotations
