@@ -80,6 +80,10 @@ def test_the_tasks_send_every_documented_figure_and_no_other(schedule: Schedule,
     backup = world.backup
     backup.back_up(GlobalsSource(server=backup.server))
     backup.back_up(BasebackupSource(server=backup.server))
+    backup.journal.sql(
+        "INSERT INTO pv_backup.restoration_evidence (drill_id, verdict, rto_s, rpo_s, document)"
+        " VALUES (gen_random_uuid(), 'PASSED', 61.5, 7, '{}'), (gen_random_uuid(), 'FAILED', NULL, NULL, '{}')"
+    )
     dump = backup.open()
     backup.export(dump, DumpSource(server=backup.server))
     backup.verify(dump)
@@ -99,6 +103,8 @@ def test_the_tasks_send_every_documented_figure_and_no_other(schedule: Schedule,
     assert by_success["pv_backup.pg_dump.rate"] == pytest.approx(facts["exported_bytes"] / facts["export_seconds"])
     assert 0 <= by_success["pv_backup.pg_dump.age_s"] < 60
     assert 0 <= by_success["pv_backup.wal.age_s"] < 60
+    assert (by_success["pv_backup.drill.rto_s"], by_success["pv_backup.drill.rpo_s"]) == (61.5, 7)
+    assert by_success["pv_backup.drill.last_success"] == pytest.approx(time.time(), abs=120)
     assert by_wal["pv_backup.wal.shipped"] >= 2
     assert by_wal["pv_backup.wal.size_bytes"] > 0
     assert by_wal["pv_backup.wal.rate"] > 0
@@ -125,9 +131,10 @@ class TestTheFiguresOfTheJournal:
         return statsd.gauges()
 
     def test_a_flow_that_never_succeeded_has_none(self, world: JournalWorld, statsd: StatsdListener):
-        assert self.shown(statsd) == {}
+        nothing = {"pv_backup.drill.open_incidents": 0}
+        assert self.shown(statsd) == nothing
         world.failed()
-        assert self.shown(statsd) == {}
+        assert self.shown(statsd) == nothing
 
     def test_the_age_is_that_of_the_data_and_grows(self, world: JournalWorld, statsd: StatsdListener):
         world.published()
@@ -221,5 +228,6 @@ def test_opentelemetry_gets_the_same_names(world: JournalWorld, monkeypatch):
     collector.close()
 
     assert {name for name in collector.names() if PREFIX in name} == {
-        f"airflow.pv_backup.pg_dump.{figure}" for figure in ("last_success", "duration_s", "size_bytes")
+        "airflow.pv_backup.drill.open_incidents",
+        *(f"airflow.pv_backup.pg_dump.{figure}" for figure in ("last_success", "duration_s", "size_bytes")),
     }

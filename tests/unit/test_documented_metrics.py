@@ -16,7 +16,10 @@ def test_the_documented_figures_are_those_that_the_issue_wants():
         for figure in ("last_success", "age_s", "size_bytes", "duration_s", "rate")
     }
 
-    assert documented() == backups | {f"pv_backup.wal.{figure}" for figure in ("backlog", "oldest_s", "shipped")}
+    wal = {f"pv_backup.wal.{figure}" for figure in ("backlog", "oldest_s", "shipped")}
+    drills = {f"pv_backup.drill.{figure}" for figure in ("last_success", "rto_s", "rpo_s", "open_incidents")}
+
+    assert documented() == backups | wal | drills
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
@@ -40,6 +43,6 @@ def test_the_check_notices_a_name_that_nobody_sends():
         asked_for("max(pv_backup_last_success) > 0")
 
 
-def test_the_three_rules_are_explained():
-    assert len(rules()) == 3
+def test_the_four_rules_are_explained():
+    assert len(rules()) == 4
     assert [rule["alert"] for rule in rules() if f"`{rule['alert']}`" not in (DOCS / "metrics.md").read_text()] == []

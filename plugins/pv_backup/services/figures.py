@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, sessionmaker
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.database import clock, transaction
-from pv_backup.services.models import CLOSED, BackupExecution, BackupJournalEvent, Outcome
+from pv_backup.services.evidence.document import Verdict
+from pv_backup.services.models import (
+    CLOSED,
+    BackupExecution,
+    BackupJournalEvent,
+    ComplianceIncident,
+    Outcome,
+    RestorationEvidence,
+)
 
 
 def figures(sessions: sessionmaker[Session]) -> dict[str, float]:
@@ -22,7 +30,8 @@ def figures(sessions: sessionmaker[Session]) -> dict[str, float]:
 
     Of the newest dump, roles and base backup ``last_success`` (Unix seconds), ``age_s`` (seconds since the snapshot
     that it holds: what would be lost), ``size_bytes`` (of the object), ``duration_s`` (from the opened day to
-    SUCCESS) and ``rate`` (bytes/s out of the tool); of WAL ``age_s`` (seconds since a file was journaled).
+    SUCCESS) and ``rate`` (bytes/s out of the tool); of WAL ``age_s`` (seconds since a file was journaled). Of drills
+    ``last_success``, ``rto_s`` and ``rpo_s`` of the newest that passed, and ``open_incidents``.
 
     :raises JournalUnavailable: ERR-47-06.
     """
@@ -41,6 +50,13 @@ def figures(sessions: sessionmaker[Session]) -> dict[str, float]:
         .order_by(BackupJournalEvent.id.desc())
         .limit(1)
     )
+    newest_drill = (
+        select(RestorationEvidence)
+        .where(RestorationEvidence.verdict == Verdict.PASSED)
+        .order_by(RestorationEvidence.id.desc())
+        .limit(1)
+    )
+    open_incidents = select(func.count()).where(ComplianceIncident.closed_at.is_(None))
     found: dict[str, float] = {}
     with transaction(sessions, "reading how old the backups are") as session:
         now = clock(session)
@@ -48,6 +64,12 @@ def figures(sessions: sessionmaker[Session]) -> dict[str, float]:
             found |= {f"{row.type}.{name}": value for name, value in _of_backup(row, now).items()}
         if shipped_at := session.execute(newest_wal).scalar_one_or_none():
             found[f"{ArtefactType.WAL}.age_s"] = _seconds(shipped_at, now)
+        found["drill.open_incidents"] = session.execute(open_incidents).scalar_one()
+        if drill := session.execute(newest_drill).scalar_one_or_none():
+            found["drill.last_success"] = drill.recorded_at.timestamp()
+            found |= {
+                f"drill.{name}": value for name in ("rto_s", "rpo_s") if (value := getattr(drill, name)) is not None
+            }
     return found
 
 
