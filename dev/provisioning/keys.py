@@ -13,18 +13,20 @@ from dev.servers.openbao import MAX_LEASE, OpenBao
 POLICIES = Path(__file__).parents[1] / "policies"
 TRANSIT_KEY = "pv-backup"
 SSE_KEY = "pv-backup-sse"
+EVIDENCE_KEY = "pv-backup-evidence"
 
 
 def ensure_keys_and_tokens(vault: OpenBao, credentials: Credentials) -> None:
-    """Mount Transit, make the backup's key and the S3 server's, and a token limited to each."""
+    """Mount Transit, make the backup's keys and the S3 server's, and a token limited to those of each."""
     client = vault.client()
     if "transit/" not in client.sys.list_mounted_secrets_engines()["data"]:
         client.sys.enable_secrets_engine("transit")
+    # Creating a key that is there is a no-op in Transit: it keeps its versions.
+    client.secrets.transit.create_key(EVIDENCE_KEY, key_type="ed25519")
     for name, token in (
         (TRANSIT_KEY, credentials.get("vault_backup_token")),
         (SSE_KEY, credentials.get("vault_sse_token")),
     ):
-        # Creating a key that is there is a no-op in Transit: it keeps its versions.
         client.secrets.transit.create_key(name, key_type="aes256-gcm96")
         client.sys.create_or_update_policy(name, (POLICIES / f"{name}.hcl").read_text())
         _ensure_token(client, token, policy=name)

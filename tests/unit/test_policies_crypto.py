@@ -14,6 +14,15 @@ ALLOWED_FROM_CRYPTOGRAPHY = {
     "cryptography.exceptions.InvalidTag",
     "cryptography.hazmat.primitives.ciphers.aead.AESGCM",
 }
+# Evidence is checked with public keys; nothing here can sign with a key of its own.
+ALLOWED_TO_EVIDENCE = {
+    "cryptography.exceptions.InvalidSignature",
+    "cryptography.exceptions.UnsupportedAlgorithm",
+    "cryptography.hazmat.primitives.asymmetric.ed25519.Ed25519PublicKey",
+    "cryptography.hazmat.primitives.serialization.Encoding",
+    "cryptography.hazmat.primitives.serialization.PublicFormat",
+    "cryptography.hazmat.primitives.serialization.load_pem_public_key",
+}
 OTHER_CIPHER_LIBRARIES = {
     "Crypto",
     "Cryptodome",
@@ -48,7 +57,7 @@ def names_of(source: str) -> Iterator[str]:
 def uses_other_cryptography(name: str) -> bool:
     top = name.partition(".")[0]
     return (
-        (top == "cryptography" and name not in ALLOWED_FROM_CRYPTOGRAPHY)
+        (top == "cryptography" and name not in ALLOWED_FROM_CRYPTOGRAPHY | ALLOWED_TO_EVIDENCE)
         or top in OTHER_CIPHER_LIBRARIES
         or name.rpartition(".")[2] in KEY_DERIVATIONS
     )
@@ -90,6 +99,12 @@ def test_only_the_envelope_encrypts() -> None:
     assert users == {"envelope.py", "envelope_header.py"}
 
 
+@pytest.mark.case("TC-INV-03")
+def test_only_evidence_checks_signatures() -> None:
+    users = {path.parent.name for path in SOURCES if ALLOWED_TO_EVIDENCE & set(names_of(path.read_text()))}
+    assert users == {"evidence"}
+
+
 @pytest.mark.case("TC-NR-03")
 def test_no_random() -> None:
     assert offenders(uses_random) == {}
@@ -107,6 +122,10 @@ def test_no_hash_but_sha3_256() -> None:
         ("from cryptography.fernet import Fernet", uses_other_cryptography),
         ("from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305", uses_other_cryptography),
         ("import cryptography.hazmat.primitives.kdf.hkdf", uses_other_cryptography),
+        (
+            "from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey",
+            uses_other_cryptography,
+        ),
         ("import nacl.secret", uses_other_cryptography),
         ("import hashlib\nhashlib.scrypt(b'')", uses_other_cryptography),
         ("import random", uses_random),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.hashicorp.hooks.vault import VaultHook
 from hvac.exceptions import VaultError
 from requests import Session
 
 from pv_backup.services.errors import ConfigurationError
+from pv_backup.services.evidence.signing import EvidenceSigner
 from pv_backup.services.key_wrapping import DEFAULT_MOUNT_POINT, TransitKeyWrapper, WrappedKey, ask_vault
+
+if TYPE_CHECKING:
+    from hvac import Client
 
 CONNECT_TIMEOUT_S: Final = 3
 READ_TIMEOUT_S: Final = 10
@@ -67,6 +71,18 @@ class VaultTransitHook(VaultHook):
 
         :raises FailClosedError: when the login fails; with a token nothing is asked of Vault yet.
         """
-        mount_point = self.connection.extra_dejson.get("transit_mount_point", DEFAULT_MOUNT_POINT)
-        client = ask_vault(f"the login of connection {self.connection.conn_id}", lambda: self.vault_client.client)
-        return TransitKeyWrapper(client=client, key_name=transit_key, mount_point=mount_point)
+        return TransitKeyWrapper(client=self._logged_in(), key_name=transit_key, mount_point=self._mount_point)
+
+    def evidence_signer(self, evidence_key: str) -> EvidenceSigner:
+        """Log in likewise, and give the signer of that key.
+
+        :raises FailClosedError: when the login fails; with a token nothing is asked of Vault yet.
+        """
+        return EvidenceSigner(client=self._logged_in(), key_name=evidence_key, mount_point=self._mount_point)
+
+    @property
+    def _mount_point(self) -> str:
+        return str(self.connection.extra_dejson.get("transit_mount_point", DEFAULT_MOUNT_POINT))
+
+    def _logged_in(self) -> Client:
+        return ask_vault(f"the login of connection {self.connection.conn_id}", lambda: self.vault_client.client)
