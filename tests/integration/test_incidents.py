@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psycopg
 import pytest
 
+from pv_backup.services.compliance import Compliance
+from pv_backup.services.errors import FormatRejected, JournalUnavailable, PlanMissing, RefusedError
+from pv_backup.services.evidence.document import Failure, Verdict
+from pv_backup.services.incidents import PLAN_MAX, PLAN_MIN
 from tests.integration.journal_world import opened
 
 pytestmark = pytest.mark.case("TC-ERR-07")
+
+PLAN = "Ann replaces the disk of worker 2 by Friday."
+CLOSE = "UPDATE pv_backup.compliance_incidents SET closed_at = now(), closed_by = 'ann', action_plan = %s"
+FAILURE = Failure(
+    code="ERR-47-04", cause="the dump's hash differs", remedy="find out who wrote to the bucket", check="sha3_256"
+)
 
 
 @pytest.fixture
@@ -19,52 +30,190 @@ def world(journal_db):
 
 
 @pytest.fixture
+def compliance(world):
+    return Compliance(world.sessions)
+
+
+@pytest.fixture
 def service(world, journal_db):
     with psycopg.connect(journal_db.service_dsn, autocommit=True) as connection:
         yield connection
 
 
+@pytest.fixture(params=["service", "owner", "superuser"])
+def anybody(request, world, journal_db):
+    """Each role that can log in here, triggers switched off as far as that role may."""
+    with psycopg.connect(getattr(journal_db, f"{request.param}_dsn"), autocommit=True) as connection:
+        if request.param == "superuser":
+            connection.execute("SET session_replication_role = replica")
+        yield connection
+
+
 @pytest.fixture
-def incident(service):
+def incident(compliance):
+    return compliance.record(
+        drill_id=str(uuid4()), verdict=Verdict.FAILED, document=None, rto_s=None, rpo_s=None, failures=[FAILURE]
+    )
+
+
+@pytest.mark.parametrize("plan", [None, "", " \n\t", "ok", "x" * (PLAN_MIN - 1), "d o n e" + " " * 40])
+def test_nobody_closes_by_sql_without_a_plan(anybody, compliance, incident, plan):
+    with pytest.raises(psycopg.errors.CheckViolation, match="can't be closed with"):
+        anybody.execute(CLOSE, (plan,))
+    assert compliance.incident(incident).is_open
+
+
+@pytest.mark.parametrize("name", [None, "", " "])
+def test_nobody_closes_by_sql_without_a_name(anybody, compliance, incident, name):
+    with pytest.raises(psycopg.errors.CheckViolation, match="the name of who closes it"):
+        anybody.execute(
+            "UPDATE pv_backup.compliance_incidents SET closed_at = now(), closed_by = %s, action_plan = %s",
+            (name, PLAN),
+        )
+    assert compliance.incident(incident).is_open
+
+
+@pytest.mark.parametrize(
+    "change", ["closed_at = now()", "action_plan = 'a plan long enough to be one'", "closed_by = 'ann'"]
+)
+def test_a_part_of_a_closing_is_refused(anybody, compliance, incident, change):
+    with pytest.raises(psycopg.errors.CheckViolation, match="can't be closed without"):
+        anybody.execute(f"UPDATE pv_backup.compliance_incidents SET {change}")
+    assert compliance.incident(incident).action_plan is None
+
+
+@pytest.mark.parametrize(
+    "column", ["code", "failed_check", "reason", "next_step", "opened_at", "drill_id", "incident_id"]
+)
+def test_what_was_opened_stays(anybody, compliance, incident, column):
+    before = compliance.incident(incident)
+    new = {"opened_at": "now()", "drill_id": "gen_random_uuid()", "incident_id": "gen_random_uuid()"}
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        anybody.execute(
+            f"UPDATE pv_backup.compliance_incidents SET {column} = {new.get(column, chr(39) + 'X' + chr(39))}"
+        )
+    # Nor as a passenger of a closing.
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        anybody.execute(CLOSE + f", {column} = {new.get(column, chr(39) + 'X' + chr(39))}", (PLAN,))
+    assert compliance.incident(incident) == before
+
+
+@pytest.mark.parametrize(
+    "attack", ["DELETE FROM pv_backup.compliance_incidents", "TRUNCATE pv_backup.compliance_incidents"]
+)
+def test_it_stays_on_record(anybody, compliance, incident, attack):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        anybody.execute(attack)
+    assert compliance.incident(incident).is_open
+
+
+def test_closed_once_and_never_changed_again(anybody, compliance, incident):
+    anybody.execute(CLOSE, (PLAN,))
+    before = compliance.incident(incident)
+    for change in (CLOSE, CLOSE.replace("closed_at = now()", "closed_at = NULL")):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="never changed"):
+            anybody.execute(change, (PLAN,))
+    assert compliance.incident(incident) == before
+
+
+def test_none_is_born_closed(anybody):
+    for columns, values in (
+        ("closed_at, closed_by, action_plan", f"now(), 'ann', '{PLAN}'"),
+        ("closed_at", "now()"),
+        ("action_plan", f"'{PLAN}'"),
+    ):
+        with pytest.raises(psycopg.errors.CheckViolation, match="opened and closed in one"):
+            anybody.execute(
+                f"INSERT INTO pv_backup.compliance_incidents (incident_id, code, reason, {columns})"
+                f" VALUES (gen_random_uuid(), 'CONTRACT', 'x', {values})"
+            )
+
+
+@pytest.mark.parametrize("code", ["NULL", "''", "' '", "'err'"])
+def test_none_is_born_without_a_code(service, code):
+    with pytest.raises((psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation), match="code"):
+        service.execute(
+            "INSERT INTO pv_backup.compliance_incidents (incident_id, code, reason)"
+            f" VALUES (gen_random_uuid(), {code}, 'x')"
+        )
+
+
+def test_the_database_says_when_whatever_the_statement_says(service, compliance):
     incident_id = str(uuid4())
     service.execute(
-        "INSERT INTO pv_backup.compliance_incidents (incident_id, reason) VALUES (%s, 'drill failed')",
+        "INSERT INTO pv_backup.compliance_incidents (incident_id, code, reason, opened_at)"
+        " VALUES (%s, 'CONTRACT', 'x', '2001-01-01')",
         (incident_id,),
     )
-    return incident_id
+    service.execute(CLOSE.replace("now()", "'infinity'"), (PLAN,))
+    closed = compliance.incident(incident_id)
+    assert closed.opened_at < closed.closed_at
+    assert closed.closed_at - closed.opened_at < timedelta(minutes=1)
+    assert abs(closed.opened_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-@pytest.mark.parametrize("plan", [None, "", " \n\t"])
-def test_no_closing_without_a_plan(service, incident, plan):
-    with pytest.raises(psycopg.errors.CheckViolation, match="without an action plan"):
-        service.execute(
-            "UPDATE pv_backup.compliance_incidents SET closed_at = now(), closed_by = 'ann', action_plan = %s",
-            (plan,),
-        )
+def test_closed_with_a_plan_and_a_name_and_audited(world, compliance, incident):
+    compliance.close(incident, action_plan=f"  {PLAN}\n", closed_by=" ann ")
+    closed = compliance.incident(incident)
+    assert (closed.action_plan, closed.closed_by, closed.is_open) == (PLAN, "ann", False)
+    assert compliance.open_incidents() == []
+    events = world.sql("SELECT event_type, details FROM pv_backup.backup_audit_events ORDER BY id")
+    assert [event["event_type"] for event in events] == ["incident_opened", "incident_closed"]
+    assert events[1]["details"] == {"incident_id": incident, "action_plan": PLAN, "closed_by": "ann"}
 
 
-def test_closed_once_and_never_changed_again(service, incident):
-    close = "UPDATE pv_backup.compliance_incidents SET closed_at = now(), closed_by = 'ann', action_plan = %s"
-    service.execute(close, ("replace the disk",))
-    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="never changed"):
-        service.execute(close, ("forget it",))
+def test_a_lost_answer_may_be_said_again_and_another_may_not(world, compliance, incident):
+    compliance.close(incident, action_plan=PLAN, closed_by="ann")
+    compliance.close(incident, action_plan=PLAN, closed_by="ann")
+    for plan, name in (("Bob replaces the whole worker instead.", "ann"), (PLAN, "bob")):
+        with pytest.raises(RefusedError, match="was closed by ann"):
+            compliance.close(incident, action_plan=plan, closed_by=name)
+    closings = world.sql("SELECT 1 AS one FROM pv_backup.backup_audit_events WHERE event_type = 'incident_closed'")
+    assert len(closings) == 1
 
 
-def test_what_was_opened_stays(world, service, incident):
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        service.execute("UPDATE pv_backup.compliance_incidents SET reason = 'nothing'")
-    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="never changed"):
-        world.sql("UPDATE pv_backup.compliance_incidents SET reason = 'nothing'")
-    for attack in ("DELETE FROM pv_backup.compliance_incidents", "TRUNCATE pv_backup.compliance_incidents"):
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            service.execute(attack)
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="stay on record"):
-            world.sql(attack)
+NO_PLANS = [
+    None,
+    "",
+    " \n\t ",
+    "\u200b" * 40,
+    "\0" * 40,
+    "ok",
+    "." * 40,
+    "todo " * 3,
+    "x" * (PLAN_MIN - 1),
+    "word " * PLAN_MAX,
+]
 
 
-def test_none_is_born_closed_without_a_plan(service):
-    with pytest.raises(psycopg.errors.CheckViolation, match="closed_with_action_plan"):
-        service.execute(
-            "INSERT INTO pv_backup.compliance_incidents (incident_id, reason, closed_at, closed_by)"
-            " VALUES (gen_random_uuid(), 'x', now(), 'ann')"
-        )
+@pytest.mark.parametrize("plan", NO_PLANS, ids=lambda plan: repr(plan)[:12])
+def test_the_service_asks_for_a_plan_that_says_something(world, compliance, incident, plan):
+    with pytest.raises(PlanMissing) as refused:
+        compliance.close(incident, action_plan=plan, closed_by="ann")
+    assert refused.value.remedy
+    assert compliance.incident(incident).is_open
+    assert len(world.sql("SELECT 1 AS one FROM pv_backup.backup_audit_events")) == 1
+
+
+@pytest.mark.parametrize("name", [None, "", " ", "\u200b"])
+def test_the_service_asks_for_a_name(compliance, incident, name):
+    with pytest.raises(PlanMissing, match="name"):
+        compliance.close(incident, action_plan=PLAN, closed_by=name)
+    assert compliance.incident(incident).is_open
+
+
+def test_one_of_no_such_name_is_refused_by_name(compliance, incident):
+    nobody = str(uuid4())
+    for call in (compliance.incident, lambda it: compliance.close(it, action_plan=PLAN, closed_by="ann")):
+        with pytest.raises(RefusedError, match=nobody):
+            call(nobody)
+        for wrong in ("", "x'; DROP TABLE", incident.upper(), None):
+            with pytest.raises(FormatRejected, match="incident_id"):
+                call(wrong)
+
+
+def test_a_closing_that_the_database_refuses_is_an_error_of_ours(world, compliance, incident):
+    world.sql("REVOKE UPDATE (action_plan) ON pv_backup.compliance_incidents FROM pv_backup_service")
+    with pytest.raises(JournalUnavailable, match="closing incident"):
+        compliance.close(incident, action_plan=PLAN, closed_by="ann")
+    assert compliance.incident(incident).is_open

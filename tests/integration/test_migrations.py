@@ -81,7 +81,7 @@ def test_downgrade_refuses_while_the_record_has_rows(world, journal_db, alembic)
     assert "refused, nothing was changed: pv_backup.backup_journal_events holds 1 rows" in str(refused.value)
     assert tables(world) == MODELLED
     assert world.sql("SELECT * FROM pv_backup.backup_journal_events") == before
-    assert world.sql("SELECT version_num FROM pv_backup.alembic_version") == [{"version_num": "0001"}]
+    assert world.sql("SELECT version_num FROM pv_backup.alembic_version") == [{"version_num": "0002"}]
 
 
 @pytest.mark.parametrize("user", ["service", "superuser"])

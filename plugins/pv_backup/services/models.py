@@ -16,7 +16,6 @@ from sqlalchemy import (
     Date,
     DateTime,
     Float,
-    ForeignKey,
     Identity,
     Integer,
     MetaData,
@@ -194,10 +193,16 @@ class RestorationEvidence(Base):
 
 
 class ComplianceIncident(Base):
-    """A drill that failed, until someone says what will be done about it: no closing without an action plan."""
+    """A drill that failed or is missing, until someone says what will be done about it: no closing without a plan.
+
+    ``drill_id`` is null where no drill began, and refers to no row: a drill whose document could not be signed has an
+    incident and no evidence. ``code`` is that of the error, ``reason`` its cause.
+    """
 
     __tablename__ = "compliance_incidents"
     __table_args__ = (
+        UniqueConstraint("drill_id", "code"),
+        CheckConstraint("code ~ '^[A-Z][A-Z0-9_-]*$'", name="code"),
         CheckConstraint(
             "closed_at IS NULL OR (coalesce(action_plan, '') ~ '\\S' AND coalesce(closed_by, '') ~ '\\S')",
             name="closed_with_action_plan",
@@ -206,9 +211,12 @@ class ComplianceIncident(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     incident_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), unique=True)
-    drill_id: Mapped[str | None] = mapped_column(ForeignKey(RestorationEvidence.drill_id))
+    drill_id: Mapped[str | None] = mapped_column(Uuid(as_uuid=False))
     reason: Mapped[str] = mapped_column(Text)
     opened_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())
     action_plan: Mapped[str | None] = mapped_column(Text)
     closed_by: Mapped[str | None] = mapped_column(Text)
     closed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    code: Mapped[str] = mapped_column(Text)
+    failed_check: Mapped[str | None] = mapped_column(Text)
+    next_step: Mapped[str | None] = mapped_column(Text)

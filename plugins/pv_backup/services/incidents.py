@@ -1,0 +1,114 @@
+"""One compliance incident: how it reads, and what it takes to close it (SPEC F4.5)."""
+
+from __future__ import annotations
+
+import unicodedata
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Self
+from uuid import UUID
+
+from pv_backup.services.errors import FormatRejected, PlanMissing
+from pv_backup.services.models import ComplianceIncident
+
+#: Characters of an action plan, blanks not counted: less than "ask Ann to replace the disk" is no plan. The database
+#: has the same number in include/sql/0002/incidents.sql.
+PLAN_MIN: Final = 20
+#: Characters of an action plan, all counted: it is stored whole, never cut.
+PLAN_MAX: Final = 4000
+
+_REMEDY: Final = f"say in at least {PLAN_MIN} characters what will be done, by whom and until when"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incident:
+    """What stands open, or how it was closed.
+
+    :ivar drill_id: whose it is, None if it is that there was no drill.
+    :ivar code: of the error, such as ``ERR-47-04``.
+    :ivar check: the check that failed, None where it did not come to one.
+    :ivar action_plan: None while it is open, likewise the two after it.
+    """
+
+    incident_id: str
+    drill_id: str | None
+    code: str
+    check: str | None
+    cause: str
+    next_step: str
+    opened_at: datetime
+    action_plan: str | None = None
+    closed_by: str | None = None
+    closed_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has said yet what will be done."""
+        return self.closed_at is None
+
+    @classmethod
+    def of(cls, row: ComplianceIncident) -> Self:
+        """Read it off its row."""
+        return cls(
+            incident_id=row.incident_id,
+            drill_id=row.drill_id,
+            code=row.code,
+            check=row.failed_check,
+            cause=row.reason,
+            next_step=row.next_step or "",
+            opened_at=row.opened_at,
+            action_plan=row.action_plan,
+            closed_by=row.closed_by,
+            closed_at=row.closed_at,
+        )
+
+
+def check_plan(action_plan: object) -> str:
+    """The plan as it is stored: nothing invisible at its ends or in it.
+
+    :raises PlanMissing: if it is none: blank, too short, too long, or the same character again and again.
+    """
+    plan = "".join(_visible(character) for character in str(action_plan or "")).strip()
+    said = "".join(plan.split())
+    if len(said) < PLAN_MIN or len(set(said)) < PLAN_MIN // 4:
+        raise PlanMissing(
+            f"the action plan {plan[:PLAN_MIN]!r} says nothing" if plan else "there is no action plan", remedy=_REMEDY
+        )
+    if len(plan) > PLAN_MAX:
+        raise PlanMissing(
+            f"the action plan has {len(plan)} characters, and {PLAN_MAX} at most are kept",
+            remedy="say it shorter, and name the document that has the rest",
+        )
+    return plan
+
+
+def check_closer(closed_by: object) -> str:
+    """The name of who closes.
+
+    :raises PlanMissing: if it is none: somebody must answer for the plan.
+    """
+    name = "".join(_visible(character) for character in str(closed_by or "")).strip()
+    if not name:
+        raise PlanMissing("nobody's name stands under the action plan", remedy="close the incident under your name")
+    return name
+
+
+def check_incident_id(value: str) -> str:
+    """A UUID as the table has it; it comes from a form.
+
+    :raises FormatRejected: otherwise.
+    """
+    with suppress(ValueError, AttributeError, TypeError):
+        if str(UUID(value)) == value:
+            return value
+    raise FormatRejected(
+        "incident_id", f"{str(value)[:120]!r} is no UUID in lower case", remedy="take it from the incident's alert"
+    )
+
+
+def _visible(character: str) -> str:
+    """Line breaks and tabs stay; what prints nothing (NUL, zero-width spaces, lone surrogates) goes."""
+    if character in "\n\t":
+        return character
+    return "" if unicodedata.category(character).startswith("C") else character
