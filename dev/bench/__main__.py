@@ -1,4 +1,4 @@
-"""Measure on servers of its own, gone afterwards: WHAT=dump|basebackup|wal|all SIZE_GB=1 RUNS=3 SEGMENTS=200."""
+"""Measure on servers of its own, gone afterwards: WHAT=dump|basebackup|restore|wal|all SIZE_GB RUNS SEGMENTS."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from dev.bench.barman import Barman
 from dev.bench.basebackup import measure_basebackup
 from dev.bench.contest import console
 from dev.bench.dump import measure_dump
+from dev.bench.restore import measure_restore
 from dev.bench.wal import measure_wal
 from dev.bench.world import DATABASE, World
 from pv_backup.services.progress import human_bytes
 
 _GIBIBYTE = 1024**3
-_PARTS = ("dump", "basebackup", "wal")
+_PARTS = ("dump", "basebackup", "restore", "wal")
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
     world = World(home)
     try:
         world.start()
-        if {"dump", "basebackup"} & set(parts):
+        if {"dump", "basebackup", "restore"} & set(parts):
             size = int(float(os.environ.get("SIZE_GB", "1")) * _GIBIBYTE)
             console.print(f"building a database of {human_bytes(size)}")
             dataset.build(world.source.postgres.dsn(DATABASE), size)
@@ -48,6 +49,8 @@ def main() -> None:
             barman = Barman(home)
         if "basebackup" in parts:
             measure_basebackup(world, barman=barman, runs=runs)
+        if "restore" in parts:
+            measure_restore(world, runs=runs)
         if "wal" in parts:
             measure_wal(world, barman=barman, runs=runs, segments=int(os.environ.get("SEGMENTS", "200")))
     finally:

@@ -13,6 +13,7 @@ _DUMP = {"age": "age", "zstd": "zstd", _AWS: "awscli", "openssl": "openssl"}
 _NEEDED: Mapping[str, Mapping[str, str]] = {
     "dump": _DUMP,
     "basebackup": _DUMP | {"pgbackrest": "pgbackrest"},
+    "restore": {"openssl": "openssl", "pgbackrest": "pgbackrest"},
     "wal": {"zstd": "zstd", "openssl": "openssl", "pgbackrest": "pgbackrest"},
 }
 

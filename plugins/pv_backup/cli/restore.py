@@ -1,4 +1,4 @@
-"""`restore`: a whole cluster, to a moment that its WAL covers."""
+"""`restore`: a whole cluster, to a moment that its WAL covers, and a server on it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,32 @@ from pv_backup.services.settings import Settings
 from pv_backup.services.standalone import keys_from_environment
 
 if TYPE_CHECKING:
+    from pv_backup.services.restoration.cluster import Restored
     from pv_backup.services.restoration.target import RecoveryTarget
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _HELP = """\
-Restore a whole cluster into an empty directory, recover it to a target, and leave it there, stopped and clean.
+Restore a whole cluster into an empty directory, recover it to a target, and leave it there, clean and stopped, or
+with --start answering queries.
+
+  1. see how far it can go         python -m pv_backup list
+  2. restore it, and start it      python -m pv_backup restore /srv/pg --latest --start
+     or to a moment                python -m pv_backup restore /srv/pg --target-time 2026-11-22T03:15:00+01:00 --start
+  3. ask it something              the psql command that is printed at the end
 
 The newest base backup before the target is verified, unpacked and checked by pg_verifybackup; then PostgreSQL
 recovers with the WAL from the bucket, each file verified before it is read. A target that the bucket does not lead
 to is refused, naming what is missing, before anything is written.
 
-  python -m pv_backup restore /var/lib/postgresql/15/restored --latest
-  python -m pv_backup restore /srv/pg --target-time 2026-11-22T03:15:00+01:00
-
 Run it as root or as the user that PostgreSQL will run as, on a machine with Debian's postgresql-15 and room for the
-cluster. The cluster's own postgresql.conf is used from your next start on: look at its paths, port and archive_command.
+cluster. Interrupted or failed, it can be run again: into another directory, or this one emptied.
+
+--start runs the server by a configuration of its own, in DIRECTORY.server, where its log and socket are too: without
+the cluster's preloaded libraries, and without archiving, so that it does not write where the old one's WAL lies. For
+good, stop it, and start PostgreSQL on DIRECTORY with your configuration: look at its paths, port and archive_command.
+
+exit status: 0 done, 1 not possible (the message says why and what to do), 2 an artefact is damaged or WAL is missing
 """
 
 
@@ -46,26 +56,47 @@ def add_commands(commands: Commands) -> None:
     target.add_argument("--target-time", metavar="TIME", help="with a zone, such as 2026-11-22T03:15:00+01:00")
     target.add_argument("--target-lsn", metavar="LSN", help="such as 16/B374D848")
     target.add_argument("--target-name", metavar="NAME", help="of a restore point (pg_create_restore_point)")
+    restore.add_argument("--start", action="store_true", help="leave a server running on the directory")
+    restore.add_argument(
+        "--port", type=_port, help="with --start: listen on 127.0.0.1 too, where the cluster's passwords count"
+    )
     restore.set_defaults(run=_restore)
 
 
 def _restore(options: argparse.Namespace, settings: Settings, store: ObjectStore) -> None:
     from pv_backup.services.restoration.cluster import ClusterRestore
 
+    if options.port and not options.start:
+        raise SystemExit("--port says where a started server listens: it goes with --start")
     # Its steps are told as they come: an hour of silence at 04:10 helps nobody.
     logging.getLogger("pv_backup").setLevel(logging.INFO)
-    restored = ClusterRestore(
-        store=store,
-        keys=keys_from_environment(settings),
-        tools=Server({}, settings.pg_bin_dir),
-        directory=options.directory,
-    ).run(_target(options))
+    tools, directory = Server({}, settings.pg_bin_dir), options.directory.absolute()
+    restored = ClusterRestore(store=store, keys=keys_from_environment(settings), tools=tools, directory=directory).run(
+        _target(options)
+    )
+    _tell(directory, restored)
+    if options.start:
+        from pv_backup.cli.starting import start_server
+
+        started = start_server(tools, directory, port=options.port)
+        print("running; ask it something, or stop it:")
+        print(f"  {started.psql}")
+        print(f"  {started.stop}")
+
+
+def _tell(directory: Path, restored: Restored) -> None:
     last = restored.last_commit.isoformat() if restored.last_commit else "none after the base backup"
-    print(f"restored: {options.directory.absolute()}, from {restored.base}")
+    print(f"restored: {directory}, from {restored.base}")
     print(f"  target       {restored.target}")
     print(f"  last commit  {last}")
     print(f"  timeline     {restored.timeline}, from LSN {restored.lsn}")
     print(f"  took         {restored.seconds:.1f} s, {restored.wal_files} WAL files")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
 
 
 def _target(options: argparse.Namespace) -> RecoveryTarget:

@@ -1,0 +1,116 @@
+"""Leave a server running on a restored directory: who has lost everything wants to ask it something first.
+
+It runs by a configuration of its own and not by the cluster's: that one's files may not be here (Debian keeps them in
+/etc), and its archive_command would write into the archive that was just restored from.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pv_backup.services.errors import RestoreFailed
+from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.server import SUPERUSER, as_user, run_as
+
+DEFAULT_PORT: Final = 5432
+
+_PATIENCE_S: Final = 600
+_TAIL_LINES: Final = 12
+# sun_path of unix(7), less the name of the socket in it.
+_SOCKET_DIRECTORY_MAX: Final = 107 - len("/.s.PGSQL.65535.lock")
+
+_HBA: Final = """\
+# The directory of the socket is open to its owner and to root only; by network, the cluster's own passwords count.
+local all all trust
+host all all 127.0.0.1/32 scram-sha-256
+"""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A running server.
+
+    :ivar home: its configuration, log and socket.
+    :ivar stop: the command that ends it.
+    """
+
+    home: Path
+    port: int
+    stop: str
+
+    @property
+    def psql(self) -> str:
+        """The command that asks it something."""
+        return shlex.join(["psql", "-h", str(self.home), "-p", str(self.port), "-U", SUPERUSER])
+
+
+def start_server(tools: Server, directory: Path, *, port: int | None) -> Started:
+    """Start PostgreSQL on a clean cluster and wait until it answers; it outlives us.
+
+    :param port: on 127.0.0.1; None: it listens on its socket only.
+    :raises RestoreFailed: with the end of its log.
+    """
+    user = run_as()
+    home = _home(directory)
+    log = home / "log"
+    written = {
+        "postgresql.conf": _configuration(home, port),
+        "pg_hba.conf": _HBA,
+        "pg_ident.conf": "",
+    }
+    for name, text in written.items():
+        (home / name).write_text(text)
+    if user:
+        for path in (home, *home.iterdir()):
+            shutil.chown(path, user, user)
+    options = f"-c config_file={shlex.quote(str(home / 'postgresql.conf'))}"
+    command = [tools.tool("pg_ctl"), "start", "--silent", f"--pgdata={directory}", f"--log={log}"]
+    command += ["--wait", f"--timeout={_PATIENCE_S}", f"--options={options}"]
+    answer = subprocess.run(
+        command,
+        env={"LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)},
+        stdin=subprocess.DEVNULL,
+        # Not pipes: the server would keep them open.
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        **as_user(user),
+    )
+    if answer.returncode != 0:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]) if log.exists() else "no log"
+        raise RestoreFailed(
+            f"the cluster in {directory} is restored and clean, but PostgreSQL does not start on it:\n{tail}",
+            remedy="its log says why (a port that is taken?); nothing needs to be restored again, start it by hand",
+        )
+    stop = [tools.tool("pg_ctl"), "stop", "-D", str(directory)]
+    return Started(home, port or DEFAULT_PORT, shlex.join(["runuser", "-u", user, "--", *stop] if user else stop))
+
+
+def _configuration(home: Path, port: int | None) -> str:
+    settings = {
+        "hba_file": home / "pg_hba.conf",
+        "ident_file": home / "pg_ident.conf",
+        "unix_socket_directories": home,
+        "listen_addresses": "127.0.0.1" if port else "",
+        "port": port or DEFAULT_PORT,
+        "archive_mode": "off",
+        "allow_in_place_tablespaces": "on",
+    }
+    quoted = {name: str(value).replace("'", "''") for name, value in settings.items()}
+    return "".join(f"{name} = '{value}'\n" for name, value in quoted.items())
+
+
+def _home(directory: Path) -> Path:
+    """A private directory beside the cluster, or in the temporary one where a socket's path would be too long."""
+    beside = directory.with_name(f"{directory.name}.server")
+    if len(os.fsencode(beside)) > _SOCKET_DIRECTORY_MAX:
+        return Path(tempfile.mkdtemp(prefix="pv-backup-server-"))
+    beside.mkdir(mode=0o700, exist_ok=True)
+    return beside
