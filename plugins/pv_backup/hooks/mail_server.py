@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import smtplib
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from airflow.providers.smtp.hooks.smtp import SmtpHook
@@ -37,9 +40,10 @@ class MailServerHook(SmtpHook):
         """Seconds for each of connecting, greeting, handing over."""
         return int(self.conn.extra_dejson.get("timeout", TIMEOUT_S))
 
-    def deliver(self, *, subject: str, html: str) -> None:
+    def deliver(self, *, subject: str, html: str, files: Mapping[str, str] | None = None) -> None:
         """Hand the mail to the server.
 
+        :param files: texts to attach, by file name.
         :raises ChannelNotConfigured: if the connection is not defined, or names nobody.
         :raises AlertUndelivered: if the server does not take it.
         """
@@ -50,8 +54,12 @@ class MailServerHook(SmtpHook):
         if not to:
             raise ChannelNotConfigured("mail", self.smtp_conn_id, field="extra's to")
         try:
-            with self as server:
-                server.send_email_smtp(to=to, subject=subject, html_content=html)
+            # The provider attaches what it finds on the disk.
+            with TemporaryDirectory(prefix="pv-backup-mail-") as directory, self as server:
+                paths = [Path(directory, name) for name in files or {}]
+                for path, text in zip(paths, (files or {}).values(), strict=True):
+                    path.write_bytes(text.encode())
+                server.send_email_smtp(to=to, subject=subject, html_content=html, files=[str(path) for path in paths])
         except (OSError, smtplib.SMTPException, AirflowException) as error:
             # Of an authentication that fails, the server's words may quote what was sent.
             why = "" if isinstance(error, smtplib.SMTPAuthenticationError) else f": {error}"

@@ -160,11 +160,23 @@ class ObjectStore:
         :raises RefusedError: if somebody else wrote there first.
         """
         condition = {"IfMatch": replace_etag} if replace_etag else {"IfNoneMatch": "*"}
-        self._put(key, body, condition, permit)
+        self._put(key, _as_document(body), "application/json", condition, permit)
 
     def overwrite_document(self, key: str, body: Mapping[str, Any]) -> None:
         """Write a mark that the newest finding always replaces."""
-        self._put(key, body, {}, lambda: None)
+        self._put(key, _as_document(body), "application/json", {}, lambda: None)
+
+    def put_once(self, key: str, raw: bytes, *, content_type: str) -> None:
+        """Write these very bytes where nothing is; the same bytes that are there already are as good.
+
+        :raises RefusedError: if other bytes are there.
+        """
+        try:
+            self._put(key, raw, content_type, {"IfNoneMatch": "*"}, lambda: None)
+        except RefusedError:
+            # A lost answer makes the second PUT fail on what the first one wrote.
+            if b"".join(self.read(key).chunks()) != raw:
+                raise
 
     def get_document(self, key: str) -> Document | None:
         """Read a JSON document, None where there is none; what is no JSON object reads as an empty one."""
@@ -222,16 +234,16 @@ class ObjectStore:
             return
         log.warning("aborted the unfinished multipart upload %s of %s", upload_id, key)
 
-    def _put(self, key: str, body: Mapping[str, Any], condition: Mapping[str, str], permit: Callable[[], None]) -> None:
-        raw = json.dumps(body, sort_keys=True, indent=2).encode() + b"\n"
-
+    def _put(
+        self, key: str, raw: bytes, content_type: str, condition: Mapping[str, str], permit: Callable[[], None]
+    ) -> None:
         def put() -> None:
             permit()
             self._client.put_object(
                 Bucket=self._bucket,
                 Key=key,
                 Body=raw,
-                ContentType="application/json",
+                ContentType=content_type,
                 **self._encryption,
                 **condition,
             )
@@ -274,3 +286,7 @@ class ObjectStore:
             f"{place}: S3 refuses: {s3_errors.describe(error)}",
             remedy="check bucket, access key, KMS key and policy of the connection pv_backup_s3 (docs/security.md)",
         )
+
+
+def _as_document(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True, indent=2).encode() + b"\n"
