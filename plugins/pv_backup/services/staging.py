@@ -1,6 +1,7 @@
-"""A private directory in which an export may lie in clear for a while, and the guard that ends the while (INV-47-01).
+"""A private directory in which data may lie in clear for a while, and the guard that ends the while (INV-47-01).
 
-Only a cluster with extra tablespaces needs it: pg_basebackup can't stream those to standard output (SPEC F3).
+A cluster with extra tablespaces is exported through it: pg_basebackup can't stream those to standard output (SPEC F3).
+A drill restores in it (:mod:`pv_backup.services.restoration.sandbox`).
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import fcntl
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +22,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pv_backup.services import staging_guard
-from pv_backup.services.errors import ConfigurationError, ExportFailed
+from pv_backup.services.errors import ConfigurationError, ExportFailed, RestoreFailed
 from pv_backup.services.settings import CLEARTEXT_TTL_S
 
 log = logging.getLogger(__name__)
@@ -31,19 +34,28 @@ _GUARD_PATIENCE_S: Final = 10.0
 class StagingDirectory:
     """A directory that goes when its context ends, and at the latest when its guard says so.
 
-    The guard purges it at our death, however we die, and `ttl_s` after the end of the tool that it was told of.
-    On entry, what guards left behind that were killed themselves is purged too.
+    The guard purges it at our death, however we die, and when `ttl_s` passed without one of the tools that it was
+    told of. On entry, what guards left behind that were killed themselves is purged too.
 
     :param base: where to make it; None takes the worker's temporary directory.
-    :param ttl_s: seconds from the tool's end to the purge.
+    :param ttl_s: seconds from the last tool's end to the purge.
+    :param unguarded: as what the loss of the guard is raised.
     :ivar path: the directory, mode 0700.
     :ivar descriptor: the directory, opened. A tool that reaches it by :attr:`tool_path` can't make it anew once
         it is purged, which pg_basebackup would do with a path.
     """
 
-    def __init__(self, *, base: Path | None, ttl_s: float = CLEARTEXT_TTL_S) -> None:
+    def __init__(
+        self,
+        *,
+        base: Path | None,
+        ttl_s: float = CLEARTEXT_TTL_S,
+        unguarded: type[ExportFailed | RestoreFailed] = ExportFailed,
+    ) -> None:
         self._base = base or Path(tempfile.gettempdir())
         self._ttl_s = ttl_s
+        self._unguarded = unguarded
+        self._talk = threading.Lock()
         self.path: Path
         self.descriptor = -1
         self._guard: subprocess.Popen[bytes] | None = None
@@ -87,13 +99,15 @@ class StagingDirectory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._close()
 
-    def watch(self, pid: int) -> None:
-        """Tell the guard which tool writes here: its end starts the clock, and it is killed before a purge.
+    def watch(self, pid: int, ending: signal.Signals = signal.SIGKILL) -> None:
+        """Tell the guard which tool works here: it stops the clock, its end starts it, and no purge leaves it running.
 
-        :raises ExportFailed: if there is no guard any more.
+        :param ending: what ends it in order; SIGKILL follows where it stays.
+        :raises ExportFailed: or what the constructor was told, if there is no guard any more.
         """
-        self._tell(str(pid))
-        self._await_answer()
+        with self._talk:
+            self._tell(f"{pid} {ending:d}")
+            self._await_answer()
 
     def check(self) -> None:
         """Demand that what was written is still there, and guarded.
@@ -108,7 +122,7 @@ class StagingDirectory:
                 remedy="see in the log how fast S3 takes parts, and what slows it or this worker; then try again",
             )
         if self._guard.poll() is not None:
-            raise self._unguarded()
+            raise self._lost()
 
     def _tell(self, word: str) -> None:
         assert self._guard is not None  # noqa: S101 - a context, entered by the caller
@@ -116,17 +130,17 @@ class StagingDirectory:
         try:
             self._guard.stdin.write(f"{word}\n".encode())
         except BrokenPipeError:
-            raise self._unguarded() from None
+            raise self._lost() from None
 
     def _await_answer(self) -> None:
         assert self._guard is not None  # noqa: S101 - a context, entered by the caller
         assert self._guard.stdout is not None  # noqa: S101 - Popen was told PIPE
         ready, _, _ = select.select([self._guard.stdout], [], [], _GUARD_PATIENCE_S)
         if not ready or not self._guard.stdout.read(1):
-            raise self._unguarded()
+            raise self._lost()
 
-    def _unguarded(self) -> ExportFailed:
-        return ExportFailed(
+    def _lost(self) -> ExportFailed | RestoreFailed:
+        return self._unguarded(
             f"the guard of the staging directory {self.path} is gone or hangs; without it nothing is staged in clear",
             remedy="see who kills processes on this worker (the OOM killer?), and try again",
         )
@@ -143,7 +157,7 @@ class StagingDirectory:
             try:
                 self._tell("done")
                 self._guard.wait(_GUARD_PATIENCE_S)
-            except (ExportFailed, subprocess.TimeoutExpired):
+            except (ExportFailed, RestoreFailed, subprocess.TimeoutExpired):
                 self._guard.kill()
         staging_guard.purge(self.path)
         staging_guard.purge(self.path.with_name(self.path.name + staging_guard.PURGED_SUFFIX))
@@ -160,7 +174,7 @@ def _make(base: Path) -> tuple[Path, int]:
 
 
 def purge_orphans(base: Path | None, tell: Callable[[Path], None] = lambda path: None) -> None:
-    """Purge what killed guards left: directories of ours that nobody holds the lock of.
+    """Purge what killed guards left: directories of ours that nobody holds the lock of, and who still works in them.
 
     :param base: as :class:`StagingDirectory`.
     :param tell: is told of each, before it is purged.
@@ -174,6 +188,8 @@ def purge_orphans(base: Path | None, tell: Callable[[Path], None] = lambda path:
             log.warning("purging %s, which a worker and its guard left behind when they were killed", path)
             tell(path)
             try:
+                for tool in staging_guard.recorded(path):
+                    staging_guard.end(tool)
                 staging_guard.purge(path)
             except OSError as error:
                 failed.append(error)

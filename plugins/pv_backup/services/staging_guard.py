@@ -5,9 +5,10 @@ standard library only and starts in milliseconds. It outlives the worker, in a s
 killed, stopped or hung can purge nothing (INV-47-01).
 
 It purges at the first of: the worker's death (its pidfd, or the end of our standard input; a sibling that the worker
-forked may keep that pipe open), the word `done`, and TTL_S seconds after the end of the tool whose pid it is told. It
-watches the tool itself, since a worker that is stopped can't report its end. It answers a dot when it is ready, and
-when it has the tool in sight.
+forked may keep that pipe open), the word `done`, and TTL_S seconds without a tool. A tool is named by a line
+`PID SIGNAL`; the clock starts when the last one has ended and stops when another is named. The guard watches the tools
+itself, since a worker that is stopped can't report their end. It answers a dot when it is ready, and when it has a
+tool in sight. Before it purges, it ends the tools that still run, and all that they started.
 """
 
 from __future__ import annotations
@@ -16,22 +17,40 @@ import contextlib
 import os
 import select
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 PURGED_SUFFIX = ".purged"
+#: The tools of a directory, one `PID START SIGNAL` a line, for whoever finds it when its guard is dead too.
+TOOLS_FILE = "tools"
 
 _PURGE_PATIENCE_S = 10.0
 _KILL_PATIENCE_MS = 10_000
+# A postmaster that is told to quit kills its children after 5 s itself.
+_ORDER_PATIENCE_MS = 7_000
+_LOOK_EVERY_S = 0.01
 _STDIN, _STDOUT = 0, 1
 
 
+class Tool(NamedTuple):
+    """A process that works in the directory.
+
+    :ivar ending: the signal that ends it in order; SIGKILL follows where it stays.
+    """
+
+    pid: int
+    pidfd: int
+    ending: int
+
+
 def purge(directory: Path) -> None:
-    """Empty every file, then remove all: an unlinked file that somebody holds open would keep its bytes.
+    """Empty every file of the tree, then remove all: an unlinked file that somebody holds open would keep its bytes.
 
     The directory is renamed first, so that whoever reads in it can tell a purged file from a short one. That it
-    is gone already is well.
+    is gone already is well. Links are removed and never followed: nothing outside is touched.
 
     :raises OSError: if something can't be removed; what could be emptied is empty then.
     """
@@ -40,30 +59,73 @@ def purge(directory: Path) -> None:
             directory = directory.rename(directory.with_name(directory.name + PURGED_SUFFIX))
         deadline = time.monotonic() + _PURGE_PATIENCE_S
         while True:
-            for path in directory.iterdir():
-                os.truncate(path, 0)
-                path.unlink()
+            failures: list[OSError] = []
+            folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                _empty(folder, failures)
+            finally:
+                os.close(folder)
             try:
                 directory.rmdir()
             except FileNotFoundError:
                 raise
-            except OSError:  # a tool made another file meanwhile
+            except OSError as error:  # a tool made another file meanwhile
                 if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+                    raise (failures or [error])[0] from None
+                time.sleep(_LOOK_EVERY_S)
             else:
                 return
 
 
-def watch(parent: int, ttl_s: float) -> int | None:
+def _empty(folder: int, failures: list[OSError]) -> None:
+    """Remove what is in an opened directory; what can't be removed does not keep the rest."""
+    with os.scandir(folder) as entries:
+        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in names:
+        try:
+            if is_folder:
+                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                try:
+                    os.fchmod(inner, stat.S_IRWXU)
+                    _empty(inner, failures)
+                finally:
+                    os.close(inner)
+                os.rmdir(name, dir_fd=folder)
+            else:
+                _truncate(name, folder, failures)
+                os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failures.append(error)
+
+
+def _truncate(name: str, folder: int, failures: list[OSError]) -> None:
+    if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        return
+    try:
+        file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        try:
+            # Another name of the file may lie outside. If it lies in here, it is the last one when its turn comes.
+            if os.fstat(file).st_nlink == 1:
+                os.ftruncate(file, 0)
+        finally:
+            os.close(file)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        failures.append(error)
+
+
+def watch(parent: int, ttl_s: float) -> list[Tool]:
     """Wait for the hour of the purge.
 
-    :returns: the pidfd of the tool, if one was named that ran.
+    :returns: the tools that still run.
     """
     parent_fd = _pidfd(parent)
     if parent_fd is None:
-        return None
-    tool_fd: int | None = None
+        return []
+    tools: dict[int, Tool] = {}
     deadline: float | None = None
     poller = select.poll()
     for descriptor in (_STDIN, parent_fd):
@@ -73,29 +135,97 @@ def watch(parent: int, ttl_s: float) -> int | None:
         ready = {descriptor for descriptor, _ in poller.poll(left_ms)}
         if parent_fd in ready:
             break
-        if tool_fd is not None and tool_fd in ready:
-            poller.unregister(tool_fd)
-            deadline = time.monotonic() + ttl_s
-        if _STDIN in ready:
-            said = os.read(_STDIN, 64).strip()
-            if not said.isdigit():
+        said = os.read(_STDIN, 64).split() if _STDIN in ready else None
+        ended = ready & tools.keys()
+        for descriptor in ended:
+            poller.unregister(descriptor)
+            os.close(descriptor)
+            del tools[descriptor]
+        if said is not None:
+            if not said or not said[0].isdigit():
                 break
-            tool_fd = _pidfd(int(said))
-            if tool_fd is None:
-                deadline = time.monotonic() + ttl_s
-            else:
-                poller.register(tool_fd, select.POLLIN)
+            tool = _tool(*map(int, said))
+            if tool is not None:
+                tools[tool.pidfd] = tool
+                poller.register(tool.pidfd, select.POLLIN)
             _answer()
-    return tool_fd
+        if tools:
+            deadline = None
+        elif ended or said is not None:
+            deadline = time.monotonic() + ttl_s
+    return list(tools.values())
 
 
-def end(tool_fd: int) -> None:
-    """Kill a tool that is still at work: it would go on writing into what is unlinked."""
+def recorded(directory: Path) -> list[Tool]:
+    """The tools of :data:`TOOLS_FILE` that still run."""
+    try:
+        lines = (directory / TOOLS_FILE).read_text().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = []
+    for pid, start, ending in map(str.split, lines):
+        tool = _tool(int(pid), int(ending))
+        # Process ids come again, and this may have been written before the machine was started anew.
+        if tool is not None and started_at(tool.pid) == start:
+            found.append(tool)
+    return found
+
+
+def end(tool: Tool) -> None:
+    """End a tool that is still at work, and what it started: it would go on writing into what is unlinked."""
+    if tool.ending != signal.SIGKILL:
+        for number in (tool.ending, signal.SIGCONT):
+            _send(tool.pidfd, number)
+        if _is_gone(tool.pidfd, _ORDER_PATIENCE_MS):
+            return
+    # Stopped first, so that none starts another while we look who there is.
+    family = {tool.pid: tool.pidfd}
+    while True:
+        for pidfd in family.values():
+            _send(pidfd, signal.SIGSTOP)
+        born = {child.pid: child.pidfd for pid in _children(set(family)) if (child := _tool(pid, signal.SIGKILL))}
+        if not born:
+            break
+        family |= born
+    for pidfd in family.values():
+        _send(pidfd, signal.SIGKILL)
+    for pidfd in family.values():
+        _is_gone(pidfd, _KILL_PATIENCE_MS)
+
+
+def started_at(pid: int) -> str:
+    """When a process started, in clock ticks since the boot (proc(5), stat field 22); empty if it is gone."""
+    fields = _stat(pid)
+    return fields[19] if fields else ""
+
+
+def _children(parents: set[int]) -> set[int]:
+    pids = {int(name) for name in os.listdir("/proc") if name.isdigit()} - parents  # noqa: PTH208 - names are enough
+    return {pid for pid in pids if (fields := _stat(pid)) and int(fields[1]) in parents}
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5)'s stat from the third on: state, parent, …; empty if the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _tool(pid: int, ending: int) -> Tool | None:
+    pidfd = _pidfd(pid)
+    return None if pidfd is None else Tool(pid, pidfd, ending)
+
+
+def _send(pidfd: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(tool_fd, signal.SIGKILL)
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def _is_gone(pidfd: int, patience_ms: float) -> bool:
     gone = select.poll()
-    gone.register(tool_fd, select.POLLIN)
-    gone.poll(_KILL_PATIENCE_MS)
+    gone.register(pidfd, select.POLLIN)
+    return bool(gone.poll(patience_ms))
 
 
 def _pidfd(pid: int) -> int | None:
@@ -117,9 +247,8 @@ def main(directory: str, parent: str, ttl_s: str) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     _answer()
     try:
-        tool_fd = watch(int(parent), float(ttl_s))
-        if tool_fd is not None:
-            end(tool_fd)
+        for tool in watch(int(parent), float(ttl_s)):
+            end(tool)
     finally:
         purge(Path(directory))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,14 +19,19 @@ from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server, one_row
 from pv_backup.services.restoration.catalogue import published_backups
 from pv_backup.services.restoration.commit_clock import WalCommitClock
-from pv_backup.services.restoration.feed import WalFeed
+from pv_backup.services.restoration.configuration import add_missing_configuration
+from pv_backup.services.restoration.feed import MOST_AT_ONCE, WalFeed
 from pv_backup.services.restoration.route import Base, Route, choose_base, find_route
-from pv_backup.services.restoration.server import RestoredServer, as_user, run_as
+from pv_backup.services.restoration.sandbox import Sandbox
+from pv_backup.services.restoration.server import RestoredServer
 from pv_backup.services.restoration.target import RecoveryTarget
+from pv_backup.services.restoration.tools import Place, ToolRunner, make_private, run_as
 from pv_backup.services.restoration.unpacking import unpack_cluster, verify_unpacked
 from pv_backup.services.restoration.wal_archive import WalArchive
 
 log = logging.getLogger(__name__)
+
+_SHOWN_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,31 @@ class Restored:
     wal_files: int
     seconds: float
 
+    @property
+    def reached_at(self) -> datetime:
+        """The moment whose rows are there: of the last commit, or of the base backup's end if nothing came after."""
+        return self.last_commit or self.base.stopped_at
+
 
 class ClusterRestore:
     """Restores into one directory.
 
     :param directory: empty or absent; the cluster's data directory in the end.
     :param tools: where PostgreSQL's programs are.
+    :param sandbox: what the directory is in (:attr:`Sandbox.data`), if all of it shall go again, whatever happens.
     """
 
-    def __init__(self, *, store: ObjectStore, keys: KeyWrapper, tools: Server, directory: Path) -> None:
+    def __init__(
+        self, *, store: ObjectStore, keys: KeyWrapper, tools: Server, directory: Path, sandbox: Sandbox | None = None
+    ) -> None:
         self._store = store
         self._keys = keys
         self._tools = tools
         self._directory = directory.absolute()
+        self._sandbox = sandbox
         self._user = run_as()
+        self._place = sandbox.place if sandbox else Place(self._directory)
+        self._runner = sandbox.runner(tools) if sandbox else ToolRunner(tools, self._place, self._user)
 
     def plan(self, target: RecoveryTarget) -> Route:
         """Choose the backup and the WAL, and refuse what cannot be reached, before anything is written.
@@ -80,49 +95,90 @@ class ClusterRestore:
         :raises RestoreFailed: if a tool or the server fails.
         :raises IntegrityError: naming the object, if one is damaged or swapped.
         """
-        began = time.monotonic()
-        self._demand_empty()
-        route = self.plan(target)
-        self._make_directory()
-        unpack_cluster(self._store, self._keys, route.base.manifest, self._directory, run_as=self._user)
-        verify_unpacked(self._tools, self._directory)
-        self._prepare()
-        restored = self._recover(route, began)
+        with self.recovered(target) as (server, restored):
+            superuser = server.superuser
+            server.stop()
+        add_missing_configuration(
+            self._directory, user=self._user, superuser=superuser, in_place=bool(restored.base.manifest.tablespaces)
+        )
         self._sync()
         return restored
 
-    def _recover(self, route: Route, began: float) -> Restored:
-        with self._staging() as staging:
-            feed = WalFeed(
-                archive=self._archive(route.base),
-                files=route.files,
-                segment_bytes=route.base.segment_bytes,
-                directory=staging,
+    @contextmanager
+    def recovered(
+        self, target: RecoveryTarget, *, route: Route | None = None
+    ) -> Iterator[tuple[RestoredServer, Restored]]:
+        """Restore, recover to the target and promote; while the context is open, the server answers queries.
+
+        :param route: of :meth:`plan` for this target, if the caller has asked already.
+        :raises RestoreFailed: if a tool or the server fails, or the disk is full.
+        :raises IntegrityError: naming the object, if one is damaged or swapped.
+        """
+        began = time.monotonic()
+        self._demand_empty()
+        route = route or self.plan(target)
+        make_private(self._directory, self._user)
+        self._demand_room(route)
+        unpack_cluster(self._store, self._keys, route.base.manifest, self._directory, runner=self._runner)
+        verify_unpacked(self._directory, runner=self._runner)
+        self._prepare()
+        with ExitStack() as server_exit:
+            with self._staging() as staging, self._feed(route, staging) as feed:
+                server = server_exit.enter_context(self._server(route, feed))
+                self._wait(server, feed)
+            yield server, self._restored(server, route, feed, began)
+
+    def _feed(self, route: Route, staging: Path) -> WalFeed:
+        return WalFeed(
+            archive=self._archive(route.base),
+            files=route.files,
+            segment_bytes=route.base.segment_bytes,
+            directory=staging,
+            place=self._place,
+        )
+
+    def _server(self, route: Route, feed: WalFeed) -> RestoredServer:
+        settings = route.target.settings | {
+            "restore_command": feed.restore_command,
+            "recovery_target_timeline": str(route.timeline),
+            "recovery_target_action": "promote",
+        }
+        if self._sandbox is None:
+            return RestoredServer(data=self._directory, tools=self._tools, settings=settings)
+        return self._sandbox.new_server(self._tools, data=self._directory, settings=settings)
+
+    @staticmethod
+    def _wait(server: RestoredServer, feed: WalFeed) -> None:
+        try:
+            with feed.progress.reporting():
+                server.wait_until_recovered()
+        except RestoreFailed:
+            if feed.failure is not None:
+                raise feed.failure from None
+            raise
+
+    def _restored(self, server: RestoredServer, route: Route, feed: WalFeed, began: float) -> Restored:
+        seconds = time.monotonic() - began
+        with server.connect() as connection:
+            lsn, segment, last_commit = one_row(
+                connection,
+                "SELECT pg_current_wal_lsn()::text, pg_walfile_name(pg_current_wal_lsn()),"
+                " pg_last_xact_replay_timestamp()",
             )
-            settings = route.target.settings | {
-                "restore_command": feed.restore_command,
-                "recovery_target_timeline": str(route.timeline),
-                "recovery_target_action": "promote",
-            }
-            with feed, RestoredServer(data=self._directory, tools=self._tools, settings=settings) as server:
-                try:
-                    with feed.progress.reporting():
-                        server.wait_until_recovered()
-                except RestoreFailed:
-                    if feed.failure is not None:
-                        raise feed.failure from None
-                    raise
-                seconds = time.monotonic() - began
-                with server.connect() as connection:
-                    lsn, segment, last_commit = one_row(
-                        connection,
-                        "SELECT pg_current_wal_lsn()::text, pg_walfile_name(pg_current_wal_lsn()),"
-                        " pg_last_xact_replay_timestamp()",
-                    )
-                server.stop()
+        if route.target == RecoveryTarget() and feed.served < len(route.files):
+            raise RestoreFailed(
+                f"recovery ended at {lsn} and never asked for {route.files[feed.served]}: PostgreSQL takes what is "
+                f"before it for the end of the WAL; the end of its log:\n{server.log_text[-_SHOWN_CHARACTERS:]}",
+                remedy="look at that WAL with pg_waldump (`python -m pv_backup fetch`); a target before it is reached",
+            )
         timeline = int(segment[:8], 16)
         log.info("recovered to %s in %.1f s: timeline %d from %s", route.target, seconds, timeline, lsn)
         return Restored(route.base, route.target, timeline, lsn, last_commit, feed.served, seconds)
+
+    def _demand_room(self, route: Route) -> None:
+        unpacked_bytes = route.base.manifest.exported_bytes
+        ahead = min(len(route.files), MOST_AT_ONCE) * route.base.segment_bytes
+        self._place.demand_room(unpacked_bytes + ahead, f"the cluster in {route.base.manifest.key}")
 
     def _archive(self, base: Base) -> WalArchive:
         return WalArchive(
@@ -139,12 +195,6 @@ class ClusterRestore:
                 f"{self._directory} is not empty", remedy="name an empty directory, or one that is not there yet"
             )
 
-    def _make_directory(self) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory.chmod(0o700)
-        if self._user:
-            shutil.chown(self._directory, self._user, self._user)
-
     def _prepare(self) -> None:
         """Make the directory one that recovers from an archive, whatever its server was."""
         # In-place tablespaces need no map; with one, PostgreSQL would link to where they were on the source.
@@ -157,17 +207,19 @@ class ClusterRestore:
 
     def _sync(self) -> None:
         """Bring to the disk, once, what was restored without waiting for it."""
-        command = [self._tools.tool("initdb"), "--sync-only", f"--pgdata={self._directory}"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, **as_user(self._user))
-        if answer.returncode != 0:
-            raise RestoreFailed(
-                f"{self._directory} could not be brought to the disk: {answer.stderr.strip()}",
-                remedy="look at the disk, then restore again",
-            )
+        self._runner.run(
+            [self._tools.tool("initdb"), "--sync-only", f"--pgdata={self._directory}"],
+            failing=f"{self._directory} could not be brought to the disk",
+            remedy="look at the disk, then restore again",
+        )
 
     @contextmanager
     def _staging(self) -> Iterator[Path]:
-        """A private directory beside the cluster, for WAL on its way."""
+        """A private directory for WAL on its way: in the sandbox, or beside the cluster."""
+        if self._sandbox is not None:
+            with self._sandbox.folder("wal-") as folder:
+                yield folder
+            return
         self._directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="pv-backup-wal-", dir=self._directory.parent) as name:
             if self._user:

@@ -7,7 +7,9 @@ files ready.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shlex
 import threading
 from collections.abc import Sequence
@@ -16,14 +18,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pv_backup.services.errors import PvBackupError
+from pv_backup.services.errors import PvBackupError, RestoreFailed
 from pv_backup.services.progress import Progress
+from pv_backup.services.restoration.tools import Place
 from pv_backup.services.restoration.wal_archive import WalArchive
 
 log = logging.getLogger(__name__)
 
 _AHEAD: Final = 8
 _AT_ONCE: Final = 4
+#: Files that lie in the directory at a time; the server has a copy of one more.
+MOST_AT_ONCE: Final = _AHEAD + 2
 _LOOK_EVERY_S: Final = 0.02
 
 
@@ -31,19 +36,23 @@ class WalFeed:
     """A directory that recovery finds its files in, kept a few files ahead of it; a context.
 
     A file that is damaged ends recovery: the command answers with a status that PostgreSQL takes for fatal, and
-    :attr:`failure` tells which file and why.
+    :attr:`failure` tells which file and why. So does a full disk, and our own end.
 
     :param files: all that recovery may read, in its order; whatever else it asks for is answered as absent.
     :param directory: private, and open to the user that the server runs as.
+    :param place: the disk that it is on.
     :ivar failure: what ended the feed, None while all is well.
     :ivar progress: how far recovery is, in bytes of WAL; a target may be reached before the last of them.
     """
 
-    def __init__(self, *, archive: WalArchive, files: Sequence[str], segment_bytes: int, directory: Path) -> None:
+    def __init__(
+        self, *, archive: WalArchive, files: Sequence[str], segment_bytes: int, directory: Path, place: Place
+    ) -> None:
         self._archive = archive
         self._files = files
         self._places = {name: place for place, name in enumerate(files)}
         self._directory = directory
+        self._place = place
         self._notes = directory / "asked"
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="wal-feed")
         self._fetched: dict[str, Future[None]] = {}
@@ -63,11 +72,13 @@ class WalFeed:
     def restore_command(self) -> str:
         """The server's `restore_command` (PostgreSQL 15, section 26.3.5): 1 for an absent file, 255 to give up."""
         here = shlex.quote(str(self._directory)).replace("%", "%%")
+        # Taken for the end of the WAL, a failure of ours or of the disk would end in a promotion short of the target.
         return (
-            f'echo "%f" >> {here}/asked; '
+            f'echo "%f" >> {here}/asked || exit 255; '
             f'while [ ! -e {here}/"%f" ]; do '
-            f'[ -e {here}/"%f".absent ] && exit 1; [ -e {here}/failed ] && exit 255; sleep {_LOOK_EVERY_S}; '
-            f'done; cp {here}/"%f" "%p"'
+            f'[ -e {here}/"%f".absent ] && exit 1; [ -e {here}/failed ] && exit 255; '
+            f"[ -e {here}/asked ] && [ -e /proc/{os.getpid()} ] || exit 255; sleep {_LOOK_EVERY_S}; "
+            f'done; cp {here}/"%f" "%p" || exit 255'
         )
 
     def _serve(self) -> None:
@@ -102,9 +113,20 @@ class WalFeed:
         try:
             self._archive.fetch(name, self._directory / name)
         except PvBackupError as error:
-            self.failure = self.failure or error
-            log.error("recovery cannot go on without %s: %s", name, error)  # noqa: TRY400 - it is raised by who waits
-            (self._directory / "failed").touch()
+            self._fail(name, error)
+        except OSError as error:
+            self._fail(name, self._unwritten(name, error))
+
+    def _unwritten(self, name: str, error: OSError) -> RestoreFailed:
+        what = f"{name} could not be written to {self._directory}: {error.strerror}"
+        if error.errno == errno.ENOSPC:
+            return self._place.full(what)
+        return RestoreFailed(what, remedy="look at the disk, then restore again")
+
+    def _fail(self, name: str, error: PvBackupError) -> None:
+        self.failure = self.failure or error
+        log.error("recovery cannot go on without %s: %s", name, error)
+        (self._directory / "failed").touch()
 
     def __enter__(self) -> Self:
         self._thread.start()

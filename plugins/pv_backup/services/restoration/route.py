@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self
 
-from pv_backup.services.errors import NotPublished, TargetRefused, WalGap
+from pv_backup.services.errors import NotPublished, TargetAhead, TargetRefused, WalGap
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.wal_archive import WalArchive
@@ -99,7 +99,7 @@ def find_route(base: Base, archive: WalArchive, target: RecoveryTarget, *, last_
 
     :param last_commit: is asked only when the target is a time.
     :raises WalGap: naming the missing segment, if the target may lie behind it.
-    :raises TargetRefused: if the target is past the last shipped commit, or past the last byte of WAL.
+    :raises TargetAhead: if the target is past the last shipped commit, or past the last byte of WAL.
     """
     lineage = next(line for line in archive.lineages() if line.at(base.stop_lsn - 1).timeline == base.timeline)
     # The artefact itself holds the WAL up to stop_lsn: what the bucket must add begins in the segment after it.
@@ -126,14 +126,14 @@ def _end_of(base: Base) -> int:
     return -(-base.stop_lsn // base.segment_bytes) * base.segment_bytes
 
 
-def _not_reached(what: str, target: RecoveryTarget, missing: SegmentName | None) -> WalGap | TargetRefused:
+def _not_reached(what: str, target: RecoveryTarget, missing: SegmentName | None) -> WalGap | TargetAhead:
     if missing is not None:
         return WalGap(
             f"{what}; {missing} is missing behind it, and {target} needs it",
             remedy="look for another version of that object, or for the file in pg_wal of the source; "
             "or choose a target before the hole",
         )
-    return TargetRefused(
+    return TargetAhead(
         f"{what}, and {target} is later: recovery would end before it",
         remedy="choose an earlier target, or --latest for the end of what was shipped",
     )

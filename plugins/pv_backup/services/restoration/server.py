@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypedDict
+from typing import Final, Self
 
 import psycopg
 
-from pv_backup.services.errors import ConfigurationError, RestoreFailed
+from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.tools import Place, Started, Tail, as_user, run_as, start, unwatched
+
+__all__ = ["SUPERUSER", "RestoredServer", "as_user", "run_as"]
 
 log = logging.getLogger(__name__)
 
 SUPERUSER: Final = "postgres"
-_PACKAGED_USER: Final = "postgres"
+_PORT: Final = "5432"
+#: There is one in every cluster; `postgres` may have been dropped, or be what is restored.
+_ANY_DATABASE: Final = "template1"
 _LOOK_EVERY_S: Final = 0.05
 _STOP_PATIENCE_S: Final = 120
-_TAIL_LINES: Final = 12
+_QUIT_PATIENCE_S: Final = 10
+_LAST_WORDS_S: Final = 1
 
 # The cluster's own settings must neither reach the outside (archiving) nor hang on files that are not here.
 _APART: Final = {
     "listen_addresses": "",
-    "port": "5432",
+    "port": _PORT,
     "ssl": "off",
     "archive_mode": "off",
     "shared_preload_libraries": "",
@@ -51,34 +57,6 @@ _APART: Final = {
 }
 
 
-class _AsUser(TypedDict):
-    cwd: str
-    user: str | None
-    group: str | None
-    extra_groups: list[str] | None
-
-
-def run_as() -> str | None:
-    """The user that PostgreSQL's programs run as: they refuse to be root.
-
-    :raises ConfigurationError: if we are root and Debian's user is not there.
-    """
-    if os.geteuid() != 0:
-        return None
-    if subprocess.run(["id", _PACKAGED_USER], capture_output=True, check=False).returncode != 0:
-        raise ConfigurationError(
-            f"PostgreSQL does not run as root, and there is no user {_PACKAGED_USER} here",
-            remedy="apt-get install postgresql-15, or run this as an ordinary user",
-        )
-    return _PACKAGED_USER
-
-
-def as_user(user: str | None) -> _AsUser:
-    """How a program is started as that user, None for ourselves: what `subprocess` is told."""
-    # The directory we were called from may be closed to the other user.
-    return {"cwd": "/", "user": user, "group": user, "extra_groups": [] if user else None}
-
-
 class RestoredServer:
     """Starts PostgreSQL on a data directory and stops it again; a context.
 
@@ -87,58 +65,84 @@ class RestoredServer:
     :param data: the data directory.
     :param tools: whose `postgres` to run.
     :param settings: server parameters of this recovery.
+    :param home: for socket and configuration, not there yet; None makes one in the temporary directory.
+    :param started: is told of the server's pid before it begins.
+    :param place: the disk that it fills, None: that of the data directory.
+    :param superuser: who connects.
     """
 
-    def __init__(self, *, data: Path, tools: Server, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        *,
+        data: Path,
+        tools: Server,
+        settings: Mapping[str, str],
+        home: Path | None = None,
+        started: Started = unwatched,
+        place: Place | None = None,
+        superuser: str = SUPERUSER,
+    ) -> None:
         self._data = data
         self._tools = tools
         self._user = run_as()
         self._settings = settings
-        # A socket's path has at most 107 bytes, and the data directory may lie deep.
-        self._home = Path(tempfile.mkdtemp(prefix="pv-backup-server-"))
-        self._log = self._home / "log"
+        self._home = home
+        self._started = started
+        self._place = place or Place(data)
+        self.superuser = superuser
         self._process: subprocess.Popen[bytes] | None = None
+        self._log: Tail | None = None
 
-    def connect(self, database: str = "postgres") -> psycopg.Connection:
+    def server(self, database: str = _ANY_DATABASE) -> Server:
+        """How tools and checks reach one of its databases, as superuser."""
+        params = {"host": str(self._home), "port": _PORT, "user": self.superuser, "dbname": database}
+        return Server(params, self._tools.bin_dir)
+
+    def connect(self, database: str = _ANY_DATABASE) -> psycopg.Connection:
         """A connection of the superuser."""
-        return psycopg.connect(host=str(self._home), port=5432, user=SUPERUSER, dbname=database, autocommit=True)
+        return psycopg.connect(**self.server(database).params, autocommit=True)  # type: ignore[arg-type]
 
     @property
     def log_text(self) -> str:
-        """What the server said: where recovery began, which files it read, why it stopped."""
-        return self._log.read_text(errors="replace")
+        """The end of what the server said: where recovery began, which files it read, why it stopped."""
+        return self._log.text if self._log else ""
 
     def start(self) -> None:
-        """Start the server; recovery goes on in it."""
-        hba = self._home / "pg_hba.conf"
-        hba.write_text("local all all trust\n")
-        configuration = self._home / "postgresql.conf"
-        configuration.touch()
-        own = {
-            "config_file": str(configuration),
-            "hba_file": str(hba),
-            "ident_file": str(self._home / "pg_ident.conf"),
-            "unix_socket_directories": str(self._home),
-        }
-        (self._home / "pg_ident.conf").touch()
-        settings = _APART | dict(self._settings) | own
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        """Start the server; recovery goes on in it.
+
+        :raises ConfigurationError: if there is no PostgreSQL here.
+        """
+        program = self._tools.tool("postgres")
+        # A socket's path has at most 107 bytes, and the data directory may lie deep.
+        if self._home is None:
+            self._home = Path(tempfile.mkdtemp(prefix="pv-backup-server-"))
+        self._home.mkdir(mode=0o700, exist_ok=True)
+        files = {"config_file": "postgresql.conf", "hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}
+        for name in files.values():
+            (self._home / name).write_text("local all all trust\n" if name == "pg_hba.conf" else "")
         if self._user:
             for path in (self._home, *self._home.iterdir()):
                 shutil.chown(path, self._user, self._user)
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [self._tools.tool("postgres"), "-D", str(self._data), *options],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={"LC_ALL": "C.UTF-8", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)},
-                start_new_session=True,
-                **as_user(self._user),
-            )
+        own = {parameter: str(self._home / name) for parameter, name in files.items()}
+        own["unix_socket_directories"] = str(self._home)
+        settings = _APART | dict(self._settings) | own
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        self._process = start(
+            [program, "-D", str(self._data), *options],
+            environment=Server({}).environment() | {"TZ": "UTC"},
+            user=self._user,
+            started=self._started,
+            output=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert self._process.stdin is not None  # noqa: S101 - as start() makes it
+        assert self._process.stdout is not None  # noqa: S101 - Popen was told PIPE
+        self._process.stdin.close()
+        # Kept in memory: a log on a disk that is full would not say so.
+        self._log = Tail(self._process.stdout, name="postgres")
 
     def wait_until_recovered(self) -> None:
-        """Wait until recovery has ended and queries are answered, however long recovery takes.
+        """Wait until recovery, if there is any, has ended and queries are answered, however long it takes.
 
         :raises RestoreFailed: with the end of its log, if the server ends instead.
         """
@@ -152,11 +156,23 @@ class RestoredServer:
             if row == (False,):
                 return
             time.sleep(_LOOK_EVERY_S)
-        tail = "\n".join(self.log_text.splitlines()[-_TAIL_LINES:])
-        raise RestoreFailed(
-            f"PostgreSQL ended in recovery; the end of its log:\n{tail}",
+        ended = RestoreFailed(
+            "PostgreSQL ended before it answered queries",
             remedy="its log names what it missed; the bucket is unchanged, restore again into an empty directory",
         )
+        raise self.explained(ended)
+
+    def explained(self, error: RestoreFailed) -> RestoreFailed:
+        """The same failure with what only the server knows: that its disk is full, or why it ended."""
+        assert self._process is not None  # noqa: S101 - started by the caller
+        assert self._log is not None  # noqa: S101 - started by the caller
+        with suppress(subprocess.TimeoutExpired):  # who lost a connection may know before us
+            self._process.wait(_LAST_WORDS_S)
+            self._log.end(_QUIT_PATIENCE_S)
+        what = error.what
+        if self._process.poll() is not None or self._log.no_room:
+            what += f"; the end of the server's log:\n{self._log.last()}"
+        return self._place.full(what) if self._log.no_room else RestoreFailed(what, remedy=error.remedy)
 
     def stop(self) -> None:
         """Shut down in order, so that the directory is a clean cluster.
@@ -175,11 +191,26 @@ class RestoredServer:
             ) from None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """Leave neither process nor file."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGQUIT)
-            self._process.wait()
-        shutil.rmtree(self._home)
+            try:
+                self._process.wait(_QUIT_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._log is not None:
+            self._log.end(_QUIT_PATIENCE_S)
+        if self._home is not None:
+            shutil.rmtree(self._home, ignore_errors=True)
