@@ -8,6 +8,7 @@ from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG
 from airflow.sdk.bases.operator import BaseOperator
 from airflow.sdk.exceptions import ParamValidationError
@@ -24,14 +25,19 @@ pytestmark = pytest.mark.case("TC-NR-05")
 
 MAX_LINES = 150
 LONGEST_STEP = timedelta(hours=24)
+LONGEST_QUESTION = timedelta(days=7)
 # The DAGs whose next scheduled run, minutes later, is their retry.
 RETRIED_BY_THE_NEXT_RUN = {"pv_backup_reconciliation", "pv_backup_wal_shipping"}
-RUNS_OF_NO_DAY = {*RETRIED_BY_THE_NEXT_RUN, "pv_backup_deadline", "pv_backup_retention"}
+RUNS_OF_NO_DAY = {*RETRIED_BY_THE_NEXT_RUN, "pv_backup_deadline", "pv_backup_retention", "pv_backup_compliance"}
+# Of no day either, and with a form of their own.
+OWN_FORMS = {"pv_backup_incident": {"incident_id"}, "pv_backup_restoration_drill": {"target", "leg", "reason"}}
+# One run for each incident that waits for a person.
+SEVERAL_AT_ONCE = {"pv_backup_incident"}
 # The sensor whose wait is its retry.
 NEVER_RETRIED = {"pv_backup_watchdog.wait_for_backup"}
 each_dag = pytest.mark.parametrize("dag", dags(), ids=lambda dag: dag.dag_id)
 each_dag_of_a_day = pytest.mark.parametrize(
-    "dag", [dag for dag in dags() if dag.dag_id not in RUNS_OF_NO_DAY], ids=lambda dag: dag.dag_id
+    "dag", [dag for dag in dags() if dag.dag_id not in {*RUNS_OF_NO_DAY, *OWN_FORMS}], ids=lambda dag: dag.dag_id
 )
 each_file = pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.stem)
 each_task = pytest.mark.parametrize(
@@ -76,7 +82,7 @@ def test_the_runbook_names_every_task(dag: DAG):
 @each_dag
 def test_a_dag_neither_catches_up_nor_overlaps(dag: DAG):
     assert dag.catchup is False
-    assert dag.max_active_runs == 1
+    assert dag.max_active_runs == 1 or (dag.dag_id in SEVERAL_AT_ONCE and dag.schedule is None)
     assert dag.start_date is not None
     assert dag.start_date.tzinfo is UTC or dag.start_date.utcoffset() == timedelta(0)
 
@@ -107,6 +113,20 @@ def test_a_run_of_no_day_asks_nothing_and_runs_where_its_files_are(dag_id: str):
     assert {task.queue for task in dag.tasks} == {queue}
 
 
+@pytest.mark.parametrize("dag_id", sorted(OWN_FORMS))
+def test_a_form_of_its_own_takes_nothing_else(dag_id: str):
+    dag = dag_bag().dags[dag_id]
+
+    assert set(dag.params) == OWN_FORMS[dag_id]
+    assert {task.queue for task in dag.tasks} == {"default"}
+
+
+@pytest.mark.parametrize("incident", ["", "x", "; DROP TABLE", "C3B7A5E2-0000-4000-8000-000000000000", None, 7])
+def test_the_form_refuses_what_names_no_incident(incident: object):
+    with pytest.raises(ParamValidationError):
+        dag_bag().dags["pv_backup_incident"].params.get_param("incident_id").resolve(value=incident)
+
+
 @each_task
 def test_a_task_has_an_owner_a_deadline_and_the_retry_policy(task: BaseOperator):
     assert task.owner == "pv-backup"
@@ -115,8 +135,14 @@ def test_a_task_has_an_owner_a_deadline_and_the_retry_policy(task: BaseOperator)
     assert isinstance(task.retry_policy, BackupRetryPolicy)
     # Of a task that was killed, before its lease runs out: then nothing is settled, and nobody paged.
     assert task.retry_delay < timedelta(seconds=15)
-    assert task.execution_timeout is not None
-    assert timedelta(0) < task.execution_timeout <= LONGEST_STEP
+    if isinstance(task, HITLOperator):
+        # It waits on no worker, and its execution_timeout would end the wait: by an answer that nobody gave.
+        assert task.execution_timeout is None
+        assert task.defaults is None
+        assert timedelta(days=1) < task.response_timeout <= LONGEST_QUESTION
+    else:
+        assert task.execution_timeout is not None
+        assert timedelta(0) < task.execution_timeout <= LONGEST_STEP
     assert task.depends_on_past is False
 
 

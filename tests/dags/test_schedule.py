@@ -64,6 +64,7 @@ WEEKLY = Schedule("pv_backup_weekly_basebackup", SUNDAY, "02:00", "03:00")
 WATCHDOG = Schedule("pv_backup_watchdog", None, "04:00", "04:00")
 DEADLINE = Schedule("pv_backup_deadline", None, "03:45", "03:45")
 RETENTION = Schedule("pv_backup_retention", None, "05:00", "05:00")
+COMPLIANCE = Schedule("pv_backup_compliance", None, "06:00", "06:00")
 # Of no day, and by no hour.
 ROUNDS = Schedule("pv_backup_reconciliation", None, "", "")
 each_schedule = pytest.mark.parametrize(
@@ -74,6 +75,7 @@ each_schedule = pytest.mark.parametrize(
         pytest.param(WATCHDOG, marks=pytest.mark.case("TC-NOM-05"), id="watchdog"),
         pytest.param(DEADLINE, marks=pytest.mark.case("TC-NOM-01"), id="deadline"),
         pytest.param(RETENTION, marks=pytest.mark.case("TC-NOM-08"), id="retention"),
+        pytest.param(COMPLIANCE, marks=pytest.mark.case("TC-INV-09"), id="compliance"),
     ],
 )
 

@@ -6,11 +6,13 @@ import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
 from pv_backup.services.errors import FormatRejected, PlanMissing
-from pv_backup.services.models import ComplianceIncident
+
+if TYPE_CHECKING:
+    from pv_backup.services.models import ComplianceIncident
 
 #: Characters of an action plan, blanks not counted: less than "ask Ann to replace the disk" is no plan. The database
 #: has the same number in include/sql/0002/incidents.sql.
