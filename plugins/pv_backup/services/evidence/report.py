@@ -44,16 +44,17 @@ def html(document: str | Evidence) -> str:
         signature=signature,
         digest=digest,
         file=f"{evidence_name(evidence)}.json",
+        artefacts=[(str(leg.leg), used) for leg in evidence.legs for used in leg.artefacts],
         checks=checks,
         tally=_tally([check for _, check in checks]),
     )
 
 
 def _tally(checks: list[Check]) -> str:
-    """`12 checks passed, 1 skipped`."""
+    """`12 passed, 1 skipped`."""
     counts = Counter(check.result for check in checks)
     told = [f"{counts[result]} {result.lower()}" for result in Result if counts[result]]
-    return "no check was made" if not told else "Checks: " + ", ".join(told)
+    return ", ".join(told) or "none was made"
 
 
 def _moment(text: str | None) -> str:

@@ -42,10 +42,12 @@ def webhook_json(evidence: Evidence, document: str) -> dict[str, Any]:
 
 
 def span(seconds: float | None) -> str:
-    """Seconds as a person says them: `0.4 s`, `12 s`, `3 min 20 s`, `1 h 5 min`, `2 d 3 h`."""
+    """Seconds as a person says them: `35 ms`, `4.2 s`, `12 s`, `3 min 20 s`, `1 h 5 min`, `2 d 3 h`."""
     if seconds is None:
         return "not measured"
-    if seconds < 10:
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     for size, name, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
