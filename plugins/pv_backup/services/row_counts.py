@@ -1,6 +1,7 @@
-"""Count the rows of each table in the dump's own snapshot, so that a restoration can be held against them.
+"""Count the rows of each table: in the dump's own snapshot, and again after a restoration, by one rule.
 
-A count is worth having and never worth a backup: whatever prevents it is recorded in its place.
+At dump time a count is worth having and never worth a backup: whatever prevents it is recorded in its place. After a
+restoration nothing may prevent it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from pv_backup.services.errors import RestoreFailed
+from pv_backup.services.postgres import Server
+
 log = logging.getLogger(__name__)
+
+#: How the reason begins for a table that was dropped between snapshot and count: pg_dump did not see it, either.
+DROPPED = "dropped meanwhile"
 
 _PATIENCE_AFTER_DUMP_S = 900.0
 _LOCK_TIMEOUT = "5s"
@@ -23,7 +30,7 @@ _CANCEL_PATIENCE_S = 5.0
 # Tables whose rows pg_dump writes: ordinary ones, partitions rather than their parents. An
 # extension's own tables are not dumped, so they are not counted.
 _TABLES = """
-SELECT n.nspname, c.relname
+SELECT n.nspname, c.relname, c.relpersistence = 'u'
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind = 'r' AND c.relpersistence <> 't'
    AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
@@ -76,7 +83,7 @@ class RowCounter:
             self._connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
             # The two cores of a small machine are the dump's; one backend counts.
             self._connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
-            for schema, table in self._connection.execute(_TABLES).fetchall():
+            for schema, table, _ in self._connection.execute(_TABLES).fetchall():
                 if self._cancelled.is_set():
                     return
                 self._count(schema, table)
@@ -86,13 +93,47 @@ class RowCounter:
 
     def _count(self, schema: str, table: str) -> None:
         name = f"{schema}.{table}"
-        query = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(schema, table))
         try:
             with self._connection.transaction():
-                row = self._connection.execute(query).fetchone()
+                count = _count(self._connection, schema, table)
         except psycopg.errors.QueryCanceled:
             raise
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable) as error:
+        except psycopg.errors.LockNotAvailable as error:
             self._absent[name] = str(error).strip().splitlines()[0]
+        except psycopg.errors.UndefinedTable as error:
+            self._absent[name] = f"{DROPPED}: {str(error).strip().splitlines()[0]}"
         else:
-            self._counts[name] = row[0] if row else 0
+            self._counts[name] = count
+
+
+def count_rows(server: Server, *, unlogged: bool = True) -> dict[str, int]:
+    """Count the rows of each table that pg_dump would write, after a restoration.
+
+    :param server: with the database's name.
+    :param unlogged: False leaves unlogged tables out: no WAL brings their rows back, so recovery empties them.
+    :returns: rows by `schema.table`, as a manifest has them.
+    :raises RestoreFailed: if one can't be counted.
+    """
+    try:
+        with server.connect() as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            # An index must not say how many rows its table has.
+            for setting in (b"enable_indexscan", b"enable_indexonlyscan", b"enable_bitmapscan"):
+                connection.execute(b"SET LOCAL " + setting + b" = off")
+            connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
+            return {
+                f"{schema}.{table}": _count(connection, schema, table)
+                for schema, table, is_unlogged in connection.execute(_TABLES).fetchall()
+                if unlogged or not is_unlogged
+            }
+    except psycopg.Error as error:
+        raise RestoreFailed(
+            f"the rows of the restored database {server.database} can't be counted: {' '.join(str(error).split())}",
+            remedy="if it is a damaged page, run pg_amcheck on the source; if a lock, a prepared transaction holds it",
+        ) from None
+
+
+def _count(connection: psycopg.Connection, schema: str, table: str) -> int:
+    row = connection.execute(sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(schema, table))).fetchone()
+    return row[0] if row else 0
