@@ -55,7 +55,7 @@ def deliver(document: str, evidence: Evidence, *, store: ObjectStore) -> Deliver
         try:
             send()
         except ChannelNotConfigured as error:
-            log.info("no evidence goes by %s: %s", name, error.what)
+            log.info("neither does evidence: %s", error)
         except PvBackupError as error:
             log.exception("the evidence did not get to %s", name)
             delivery.failed[name] = str(error)
