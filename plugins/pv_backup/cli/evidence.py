@@ -16,10 +16,24 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+_HOW = """Check and read what a restoration drill left as proof (docs/evidence.md).
+
+  1. public-key > key.pem                        once, by somebody who may read the key in Vault
+  2. verify drill_….json --public-key key.pem    by anybody, offline; exit status 0: the signature holds, 2: it does not
+  3. report drill_….json --output drill.html     the same as a page for people
+
+Documents come from the journal database, a mail, or for 30 days from the bucket: `list`, `fetch DRILL_ID`.
+"""
+
 
 def add_commands(commands: Commands) -> None:
     """Add this room's commands to the parser."""
-    evidence = commands.add_parser("evidence", help="check and read what a restoration drill left as proof")
+    evidence = commands.add_parser(
+        "evidence",
+        help="check and read what a restoration drill left as proof",
+        description=_HOW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     inner = evidence.add_subparsers(required=True, metavar="COMMAND")
 
     verify = inner.add_parser("verify", help="check a document's signature; offline, with the public key alone")

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pv_backup.services.errors import ConfigurationError, EvidenceInvalid
 from pv_backup.services.evidence.document import Evidence
 from pv_backup.services.evidence.public_keys import PublicKey, pem_of, read_public_keys
-from pv_backup.services.evidence.signed import without_surrogates
+from pv_backup.services.evidence.storable import storable
 from pv_backup.services.evidence.verification import verified, verify_evidence
 from tests.support.evidence import KEY, LocalKey, failed, passed
 
@@ -235,21 +235,18 @@ def test_evidence_that_no_json_can_hold_is_not_signed():
 
 
 def test_one_odd_byte_of_a_message_costs_no_proof():
-    read = b"relation \xe9t\xe9".decode("utf-8", "surrogateescape")
-    evidence = Evidence.model_validate(EVIDENCE | {"bucket": read, "checks": [{"name": read, **_CHECK}]})
+    read = b"relation \xe9t\xe9\x00".decode("utf-8", "surrogateescape")
+    check = {"name": read, "result": "PASSED", "seconds": 0.1}
+    evidence = Evidence.model_validate(storable(EVIDENCE | {"bucket": read, "checks": [check]}))
 
-    text = SIGNER.sign(without_surrogates(evidence.to_json()))
+    back = verify_evidence(SIGNER.sign(evidence.to_json()), [SIGNER.public])
 
-    back = verify_evidence(text, [SIGNER.public])
-    assert (back.bucket, back.checks[0].name) == ("relation \ufffdt\ufffd",) * 2
-    assert without_surrogates(EVIDENCE) == EVIDENCE
-
-
-_CHECK = {"result": "PASSED", "seconds": 0.1}
+    assert (back.bucket, back.checks[0].name) == ("relation \ufffdt\ufffd\ufffd",) * 2
+    assert storable(EVIDENCE) == EVIDENCE
 
 
 def test_the_names_of_tables_may_be_anything():
-    counts = {'public."été\u0000\u007f\U0001f418': 1, "public.ﬁ": 2, "\ue000": 3, "\U00010000": 4, "": 5}
+    counts = {'public."été\u0001\u007f\U0001f418': 1, "public.ﬁ": 2, "\ue000": 3, "\U00010000": 4, "": 5}
     evidence = passed(legs=[EVIDENCE["legs"][0] | {"row_counts": counts}])
 
     assert verify_evidence(SIGNER.sign(evidence.to_json()), [SIGNER.public]) == evidence

@@ -110,26 +110,6 @@ def document_text(evidence: Mapping[str, Any], signature: Signature) -> str:
     return _canonical({"evidence": evidence, "signature": signature.model_dump(mode="json")}).decode()
 
 
-def without_surrogates(value: Any) -> Any:
-    """Replace what no UTF-8 can hold, which Python reads out of file names and messages in other encodings.
-
-    A drill's proof must not be lost by one odd byte in an error's text.
-    """
-    match value:
-        case str():
-            return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if _odd(value) else value
-        case Mapping():
-            return {without_surrogates(name): without_surrogates(item) for name, item in value.items()}
-        case list():
-            return [without_surrogates(item) for item in value]
-        case _:
-            return value
-
-
-def _odd(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _parsed(text: str) -> dict[str, Any]:
     try:
         document = json.loads(text)

@@ -16,8 +16,8 @@ from pv_backup.services.evidence.signed import (
     Signature,
     document_text,
     signed_bytes,
-    without_surrogates,
 )
+from pv_backup.services.evidence.storable import storable
 from pv_backup.services.key_wrapping import DEFAULT_MOUNT_POINT, ask_vault
 
 _CHECK_HOST: Final = "check that the connection's host is a Vault or OpenBao and not a proxy"
@@ -43,7 +43,7 @@ class EvidenceSigner:
         :raises FailClosedError: when Vault does not sign, with the cause.
         :raises EvidenceInvalid: if the evidence holds what canonical JSON can't, such as an integer above 2^53.
         """
-        told = without_surrogates(evidence.to_json())
+        told = storable(evidence.to_json())
         # The version is part of what is signed. The token may not read the key, so a signature of nothing tells it.
         newest, _ = self._signed(b"")
         content = signed_bytes(told, key=self._key_name, key_version=newest)
