@@ -64,10 +64,10 @@ with DAG(
                 "",
                 type="string",
                 format="multiline",
-                minLength=PLAN_MIN,
+                # No minLength: the form is checked when the task starts, before anybody has filled it in.
                 maxLength=PLAN_MAX,
                 title="Action plan",
-                description="What will be done, by whom and until when.",
+                description=f"What will be done, by whom and until when, in at least {PLAN_MIN} characters.",
             )
         },
         response_timeout=timedelta(days=7),

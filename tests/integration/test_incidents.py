@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psycopg
 import pytest
 
+from dev.provisioning.databases import drop_database
 from pv_backup.services.compliance import Compliance
 from pv_backup.services.errors import FormatRejected, JournalUnavailable, PlanMissing, RefusedError
 from pv_backup.services.evidence.document import Failure, Verdict
 from pv_backup.services.incidents import PLAN_MAX, PLAN_MIN
 from tests.integration.journal_world import opened
+from tests.support.servers import JournalDatabase
 
 pytestmark = pytest.mark.case("TC-ERR-07")
 
 PLAN = "Ann replaces the disk of worker 2 by Friday."
-CLOSE = "UPDATE pv_backup.compliance_incidents SET closed_at = now(), closed_by = 'ann', action_plan = %s"
+TABLE = "pv_backup.compliance_incidents"
+CLOSE = "closed_at = now(), closed_by = 'ann', action_plan = %s"
 FAILURE = Failure(
     code="ERR-47-04", cause="the dump's hash differs", remedy="find out who wrote to the bucket", check="sha3_256"
 )
 
 
-@pytest.fixture
-def world(journal_db):
-    with opened(journal_db) as world:
+@pytest.fixture(scope="module")
+def journal(stack) -> Iterator[JournalDatabase]:
+    """One for all: each test has an incident of its own."""
+    journal = stack.new_journal()
+    yield journal
+    drop_database(stack.postgres, journal.superuser_dsn.rpartition("/")[2])
+
+
+@pytest.fixture(scope="module")
+def world(journal):
+    with opened(journal) as world:
         yield world
 
 
@@ -35,15 +47,15 @@ def compliance(world):
 
 
 @pytest.fixture
-def service(world, journal_db):
-    with psycopg.connect(journal_db.service_dsn, autocommit=True) as connection:
+def service(journal):
+    with psycopg.connect(journal.service_dsn, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture(params=["service", "owner", "superuser"])
-def anybody(request, world, journal_db):
+def anybody(request, journal):
     """Each role that can log in here, triggers switched off as far as that role may."""
-    with psycopg.connect(getattr(journal_db, f"{request.param}_dsn"), autocommit=True) as connection:
+    with psycopg.connect(getattr(journal, f"{request.param}_dsn"), autocommit=True) as connection:
         if request.param == "superuser":
             connection.execute("SET session_replication_role = replica")
         yield connection
@@ -56,20 +68,29 @@ def incident(compliance):
     )
 
 
+def update(connection, incident, changes, *parameters):
+    """Try to change one incident."""
+    connection.execute(f"UPDATE {TABLE} SET {changes} WHERE incident_id = %s", (*parameters, incident))
+
+
+def events_of(world, incident):
+    return world.sql(
+        "SELECT event_type, details FROM pv_backup.backup_audit_events WHERE details->>'incident_id' = %s ORDER BY id",
+        incident,
+    )
+
+
 @pytest.mark.parametrize("plan", [None, "", " \n\t", "ok", "x" * (PLAN_MIN - 1), "d o n e" + " " * 40])
 def test_nobody_closes_by_sql_without_a_plan(anybody, compliance, incident, plan):
     with pytest.raises(psycopg.errors.CheckViolation, match="can't be closed with"):
-        anybody.execute(CLOSE, (plan,))
+        update(anybody, incident, CLOSE, plan)
     assert compliance.incident(incident).is_open
 
 
 @pytest.mark.parametrize("name", [None, "", " "])
 def test_nobody_closes_by_sql_without_a_name(anybody, compliance, incident, name):
     with pytest.raises(psycopg.errors.CheckViolation, match="the name of who closes it"):
-        anybody.execute(
-            "UPDATE pv_backup.compliance_incidents SET closed_at = now(), closed_by = %s, action_plan = %s",
-            (name, PLAN),
-        )
+        update(anybody, incident, "closed_at = now(), closed_by = %s, action_plan = %s", name, PLAN)
     assert compliance.incident(incident).is_open
 
 
@@ -78,7 +99,7 @@ def test_nobody_closes_by_sql_without_a_name(anybody, compliance, incident, name
 )
 def test_a_part_of_a_closing_is_refused(anybody, compliance, incident, change):
     with pytest.raises(psycopg.errors.CheckViolation, match="can't be closed without"):
-        anybody.execute(f"UPDATE pv_backup.compliance_incidents SET {change}")
+        update(anybody, incident, change)
     assert compliance.incident(incident).action_plan is None
 
 
@@ -87,20 +108,17 @@ def test_a_part_of_a_closing_is_refused(anybody, compliance, incident, change):
 )
 def test_what_was_opened_stays(anybody, compliance, incident, column):
     before = compliance.incident(incident)
-    new = {"opened_at": "now()", "drill_id": "gen_random_uuid()", "incident_id": "gen_random_uuid()"}
+    values = {"opened_at": "now()", "drill_id": "gen_random_uuid()", "incident_id": "gen_random_uuid()"}
+    change = f"{column} = {values.get(column) or chr(39) + 'X' + chr(39)}"
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        anybody.execute(
-            f"UPDATE pv_backup.compliance_incidents SET {column} = {new.get(column, chr(39) + 'X' + chr(39))}"
-        )
+        update(anybody, incident, change)
     # Nor as a passenger of a closing.
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        anybody.execute(CLOSE + f", {column} = {new.get(column, chr(39) + 'X' + chr(39))}", (PLAN,))
+        update(anybody, incident, f"{CLOSE}, {change}", PLAN)
     assert compliance.incident(incident) == before
 
 
-@pytest.mark.parametrize(
-    "attack", ["DELETE FROM pv_backup.compliance_incidents", "TRUNCATE pv_backup.compliance_incidents"]
-)
+@pytest.mark.parametrize("attack", [f"DELETE FROM {TABLE}", f"TRUNCATE {TABLE}"])
 def test_it_stays_on_record(anybody, compliance, incident, attack):
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         anybody.execute(attack)
@@ -108,11 +126,11 @@ def test_it_stays_on_record(anybody, compliance, incident, attack):
 
 
 def test_closed_once_and_never_changed_again(anybody, compliance, incident):
-    anybody.execute(CLOSE, (PLAN,))
+    update(anybody, incident, CLOSE, PLAN)
     before = compliance.incident(incident)
     for change in (CLOSE, CLOSE.replace("closed_at = now()", "closed_at = NULL")):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="never changed"):
-            anybody.execute(change, (PLAN,))
+            update(anybody, incident, change, PLAN)
     assert compliance.incident(incident) == before
 
 
@@ -124,7 +142,7 @@ def test_none_is_born_closed(anybody):
     ):
         with pytest.raises(psycopg.errors.CheckViolation, match="opened and closed in one"):
             anybody.execute(
-                f"INSERT INTO pv_backup.compliance_incidents (incident_id, code, reason, {columns})"
+                f"INSERT INTO {TABLE} (incident_id, code, reason, {columns})"
                 f" VALUES (gen_random_uuid(), 'CONTRACT', 'x', {values})"
             )
 
@@ -132,20 +150,16 @@ def test_none_is_born_closed(anybody):
 @pytest.mark.parametrize("code", ["NULL", "''", "' '", "'err'"])
 def test_none_is_born_without_a_code(service, code):
     with pytest.raises((psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation), match="code"):
-        service.execute(
-            "INSERT INTO pv_backup.compliance_incidents (incident_id, code, reason)"
-            f" VALUES (gen_random_uuid(), {code}, 'x')"
-        )
+        service.execute(f"INSERT INTO {TABLE} (incident_id, code, reason) VALUES (gen_random_uuid(), {code}, 'x')")
 
 
 def test_the_database_says_when_whatever_the_statement_says(service, compliance):
     incident_id = str(uuid4())
     service.execute(
-        "INSERT INTO pv_backup.compliance_incidents (incident_id, code, reason, opened_at)"
-        " VALUES (%s, 'CONTRACT', 'x', '2001-01-01')",
+        f"INSERT INTO {TABLE} (incident_id, code, reason, opened_at) VALUES (%s, 'CONTRACT', 'x', '2001-01-01')",
         (incident_id,),
     )
-    service.execute(CLOSE.replace("now()", "'infinity'"), (PLAN,))
+    update(service, incident_id, CLOSE.replace("now()", "'infinity'"), PLAN)
     closed = compliance.incident(incident_id)
     assert closed.opened_at < closed.closed_at
     assert closed.closed_at - closed.opened_at < timedelta(minutes=1)
@@ -156,8 +170,8 @@ def test_closed_with_a_plan_and_a_name_and_audited(world, compliance, incident):
     compliance.close(incident, action_plan=f"  {PLAN}\n", closed_by=" ann ")
     closed = compliance.incident(incident)
     assert (closed.action_plan, closed.closed_by, closed.is_open) == (PLAN, "ann", False)
-    assert compliance.open_incidents() == []
-    events = world.sql("SELECT event_type, details FROM pv_backup.backup_audit_events ORDER BY id")
+    assert incident not in [open_one.incident_id for open_one in compliance.open_incidents()]
+    events = events_of(world, incident)
     assert [event["event_type"] for event in events] == ["incident_opened", "incident_closed"]
     assert events[1]["details"] == {"incident_id": incident, "action_plan": PLAN, "closed_by": "ann"}
 
@@ -168,8 +182,7 @@ def test_a_lost_answer_may_be_said_again_and_another_may_not(world, compliance, 
     for plan, name in (("Bob replaces the whole worker instead.", "ann"), (PLAN, "bob")):
         with pytest.raises(RefusedError, match="was closed by ann"):
             compliance.close(incident, action_plan=plan, closed_by=name)
-    closings = world.sql("SELECT 1 AS one FROM pv_backup.backup_audit_events WHERE event_type = 'incident_closed'")
-    assert len(closings) == 1
+    assert [event["event_type"] for event in events_of(world, incident)] == ["incident_opened", "incident_closed"]
 
 
 NO_PLANS = [
@@ -192,7 +205,7 @@ def test_the_service_asks_for_a_plan_that_says_something(world, compliance, inci
         compliance.close(incident, action_plan=plan, closed_by="ann")
     assert refused.value.remedy
     assert compliance.incident(incident).is_open
-    assert len(world.sql("SELECT 1 AS one FROM pv_backup.backup_audit_events")) == 1
+    assert len(events_of(world, incident)) == 1
 
 
 @pytest.mark.parametrize("name", [None, "", " ", "\u200b"])
@@ -213,7 +226,20 @@ def test_one_of_no_such_name_is_refused_by_name(compliance, incident):
 
 
 def test_a_closing_that_the_database_refuses_is_an_error_of_ours(world, compliance, incident):
-    world.sql("REVOKE UPDATE (action_plan) ON pv_backup.compliance_incidents FROM pv_backup_service")
-    with pytest.raises(JournalUnavailable, match="closing incident"):
-        compliance.close(incident, action_plan=PLAN, closed_by="ann")
+    world.sql(f"REVOKE UPDATE (action_plan) ON {TABLE} FROM pv_backup_service")
+    try:
+        with pytest.raises(JournalUnavailable, match="closing incident"):
+            compliance.close(incident, action_plan=PLAN, closed_by="ann")
+    finally:
+        world.sql(f"GRANT UPDATE (action_plan) ON {TABLE} TO pv_backup_service")
     assert compliance.incident(incident).is_open
+
+
+def test_an_answer_without_a_plan_is_on_record_and_changes_nothing(world, compliance, incident):
+    before = compliance.incident(incident)
+    compliance.refuse_plan(incident, action_plan="\0 ", said_by="ann", reason="there is no action plan")
+
+    assert compliance.incident(incident) == before
+    (_, refused) = events_of(world, incident)
+    assert refused["event_type"] == "plan_refused"
+    assert refused["details"]["said_by"] == "ann"

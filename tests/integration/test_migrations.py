@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -81,6 +82,40 @@ def test_downgrade_refuses_while_the_record_has_rows(world, journal_db, alembic)
     assert "refused, nothing was changed: pv_backup.backup_journal_events holds 1 rows" in str(refused.value)
     assert tables(world) == MODELLED
     assert world.sql("SELECT * FROM pv_backup.backup_journal_events") == before
+    assert world.sql("SELECT version_num FROM pv_backup.alembic_version") == [{"version_num": "0002"}]
+
+
+INCIDENT = "INSERT INTO pv_backup.compliance_incidents (incident_id, reason) VALUES (gen_random_uuid(), 'drill failed')"
+CLOSE = "UPDATE pv_backup.compliance_incidents SET closed_at = now(), closed_by = 'ann', action_plan = %s"
+
+
+def test_an_incident_of_before_gets_a_code_and_a_new_one_must_say_its_own(world, journal_db, alembic):
+    alembic("downgrade", "0001", dsn=journal_db.owner_dsn)
+    world.sql(INCIDENT)
+    alembic("upgrade", "head", dsn=journal_db.owner_dsn)
+    (row,) = world.sql("SELECT code, closed_at FROM pv_backup.compliance_incidents")
+    assert row == {"code": "ERR-47-07", "closed_at": None}
+    with pytest.raises(psycopg.errors.NotNullViolation, match="code"):
+        world.sql(INCIDENT)
+
+
+def test_the_way_back_leaves_the_guards_of_before(world, journal_db, alembic):
+    alembic("downgrade", "0001", dsn=journal_db.owner_dsn)
+    world.sql(INCIDENT)
+    with pytest.raises(psycopg.errors.CheckViolation, match="without an action plan"):
+        world.sql(CLOSE, " ")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="stay on record"):
+        world.sql("SET session_replication_role = replica; DELETE FROM pv_backup.compliance_incidents")
+    world.sql(CLOSE, "replace it")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="never changed"):
+        world.sql(CLOSE, "forget it")
+
+
+def test_an_incident_keeps_its_code_by_refusing_the_way_back(world, journal_db, alembic):
+    world.sql(INCIDENT.replace("reason", "code, reason").replace("'drill", "'CONTRACT', 'drill"))
+    with pytest.raises(CommandError, match=r"nothing was changed: pv_backup\.compliance_incidents holds 1 rows"):
+        alembic("downgrade", "0001", dsn=journal_db.owner_dsn)
+    assert world.sql("SELECT code FROM pv_backup.compliance_incidents") == [{"code": "CONTRACT"}]
     assert world.sql("SELECT version_num FROM pv_backup.alembic_version") == [{"version_num": "0002"}]
 
 
