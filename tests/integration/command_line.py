@@ -7,12 +7,28 @@ import pty
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from dev.airflow_env import ROOT, standalone_settings
 from dev.provisioning.keys import SSE_KEY, TRANSIT_KEY
 from tests.integration.backup_world import BackupWorld
+
+_PATIENCE_S = 120
+
+_SITECUSTOMIZE = """
+import sys
+
+class NotInstalled:
+    blocked = frozenset({blocked})
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.blocked:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+"""
 
 
 class CommandLine:
@@ -43,9 +59,17 @@ class CommandLine:
             env=self.environment,
             cwd="/",
             capture_output=True,
-            timeout=60,
+            timeout=_PATIENCE_S,
             check=False,
         )
+
+    def without(self, folder: Path, blocked: Collection[str]) -> None:
+        """From now on, run by a Python on which these modules are not installed.
+
+        :param folder: empty; Python imports `sitecustomize` from it before anything else of ours.
+        """
+        (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(blocked=sorted(blocked)))
+        self.environment["PYTHONPATH"] = os.pathsep.join([str(folder), self.environment["PYTHONPATH"]])
 
     def before_a_terminal(self, *arguments: str) -> tuple[str, bytes]:
         """What stands on a terminal that is its standard error, and its standard output."""

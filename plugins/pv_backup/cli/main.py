@@ -1,20 +1,23 @@
 """Get at the backups with the bucket and the key alone: no Airflow, no journal database.
 
-When everything is lost, in this order:
+When everything is lost, in this order (docs/disaster.md says it word for word, and begins with Vault):
 
-  1. list                          what there is to restore, from the manifests in the bucket
-  2. restore DIRECTORY --latest    the whole cluster, to the last shipped commit (or --target-time …)
-  3. start PostgreSQL 15 on DIRECTORY
+  1. list                                  what there is, and to which moment each base backup can be recovered
+  2. restore DIRECTORY --latest --start    the whole cluster to the last shipped commit, and a server on it
+     restore DIRECTORY --target-time …     or to a moment before the accident
+  3. verify --all                          is the rest of the bucket sound?
+  4. rebuild-journal                       before Airflow runs again: what the journal database knew
 
 One database only, from a dump: `fetch` its roles (globals_…) into psql, then the dump (backup_…) into pg_restore.
 
 Settings come from PV_BACKUP_BUCKET, PV_BACKUP_KMS_KEY_ID and PV_BACKUP_TRANSIT_KEY; S3 from the AWS variables
-(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3 …); Vault from VAULT_ADDR and VAULT_TOKEN.
+(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3 …); Vault from VAULT_ADDR and VAULT_TOKEN. Each command
+tells more: restore --help.
 
 `evidence verify FILE --public-key KEYFILE` checks the proof of a drill and needs none of this.
 
 Exit status: 0 done, 1 not possible (the message says why and what to do), 2 an artefact or evidence is damaged, or WAL
-is missing, 141 the reader of our output left.
+is missing, 130 interrupted, 141 the reader of our output left.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from pv_backup.cli import artefacts, catalogue, evidence, restore
+from pv_backup.cli import artefacts, catalogue, evidence, rebuild, restore
 from pv_backup.cli.screen import use_standard_error
 from pv_backup.services.errors import IntegrityError, PvBackupError
 from pv_backup.services.settings import Settings
 from pv_backup.services.standalone import store_from_environment
 
-EXIT_OK, EXIT_FAILED, EXIT_DAMAGED, EXIT_READER_LEFT = 0, 1, 2, 128 + signal.SIGPIPE
+EXIT_OK, EXIT_FAILED, EXIT_DAMAGED = 0, 1, 2
+EXIT_INTERRUPTED, EXIT_READER_LEFT = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PvBackupError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted; the bucket is as it was", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # `fetch … | pg_restore --list` reads the beginning only; Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,6 +72,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pv_backup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for room in (catalogue, artefacts, restore, evidence):
+    for room in (catalogue, restore, artefacts, rebuild, evidence):
         room.add_commands(commands)
     return parser

@@ -44,7 +44,7 @@ def _bar(progress: Progress) -> Iterator[None]:
         task = shown.add_task(progress.label, total=progress.total_bytes or None)
 
         def update() -> None:
-            shown.update(task, completed=progress.read_bytes)
+            shown.update(task, completed=progress.read_bytes, description=progress.label)
 
         with Ticker(every_s=_UPDATE_EVERY_S, action=update, name="progress bar"):
             yield

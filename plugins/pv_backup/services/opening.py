@@ -23,11 +23,17 @@ class RunDead(RunAlive):
         self.backup_id = backup_id
 
 
-def row_of_day(session: Session, artefact_type: ArtefactType, day: date) -> BackupExecution:
-    """Lock the day's row, made now if there was none; of two workers that make it, the second waits for the first."""
+def row_of_day(
+    session: Session, artefact_type: ArtefactType, day: date, *, backup_id: str | None = None
+) -> BackupExecution:
+    """Lock the day's row, made now if there was none; of two workers that make it, the second waits for the first.
+
+    :param backup_id: of a row that is made; None draws one.
+    """
+    own = backup_id or str(uuid4())
     session.execute(
         insert(BackupExecution)
-        .values(backup_id=str(uuid4()), type=artefact_type, day=day, object_key=object_key_of_day(artefact_type, day))
+        .values(backup_id=own, type=artefact_type, day=day, object_key=object_key_of_day(artefact_type, day))
         .on_conflict_do_nothing(index_elements=[BackupExecution.type, BackupExecution.day])
     )
     statement = (

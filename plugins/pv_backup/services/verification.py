@@ -7,21 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pv_backup.services.compression import decompress
 from pv_backup.services.envelope import Header, decrypt, read_header
 from pv_backup.services.errors import IntegrityError, PvBackupError, ReadBackMismatch
 from pv_backup.services.hashing import Sha3
 from pv_backup.services.key_wrapping import KeyWrapper, wiped
-from pv_backup.services.lease_keeper import LeaseKeeper
 from pv_backup.services.manifest import InvalidMark, Manifest, mark_invalid
 from pv_backup.services.object_reader import StoredObject
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
-from pv_backup.services.state import Attempt, RecordedArtefact
 from pv_backup.services.timestamps import rfc3339
-from pv_backup.services.workbench import Workbench
+
+if TYPE_CHECKING:  # who restores has no journal database, and need not wait for SQLAlchemy
+    from pv_backup.services.lease_keeper import LeaseKeeper
+    from pv_backup.services.state import Attempt, RecordedArtefact
+    from pv_backup.services.workbench import Workbench
 
 log = logging.getLogger(__name__)
 

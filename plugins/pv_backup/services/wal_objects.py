@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pv_backup.services.artefacts import ArtefactType, wal_object_key
 from pv_backup.services.envelope import Header
 from pv_backup.services.errors import IntegrityError, NotPublished, WalConflict, WalDamaged
 from pv_backup.services.hashing import Sha3
-from pv_backup.services.journal import JournalEvent
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import stored_header
-from pv_backup.services.models import Outcome
 from pv_backup.services.object_reader import StoredObject
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
 from pv_backup.services.verification import Expected, OpenedArtefact, open_artefact, unpacked
-from pv_backup.services.wal_spool import WalFile
+
+if TYPE_CHECKING:  # who restores has no journal database, and need not wait for SQLAlchemy
+    from pv_backup.services.journal import JournalEvent
+    from pv_backup.services.wal_spool import WalFile
 
 SYSTEM_IDENTIFIER: Final = "system_identifier"
 HASH: Final = "hash_sha3_256"
@@ -100,6 +101,9 @@ def _equals(pieces: Iterator[bytes], path: Path) -> bool:
 
 def journal_event(header: Header, hash_sha3_256: str, size_bytes: int) -> JournalEvent:
     """What the journal keeps of a WAL object: that it is verified, under the backup_id of its own header."""
+    from pv_backup.services.journal import JournalEvent
+    from pv_backup.services.models import Outcome
+
     return JournalEvent(
         backup_id=header.context.backup_id,
         artefact_type=ArtefactType.WAL,

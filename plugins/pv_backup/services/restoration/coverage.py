@@ -1,0 +1,103 @@
+"""How far the bucket leads: to which LSN and moment each base backup can be recovered, and what is missing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pv_backup.services.key_wrapping import KeyWrapper
+from pv_backup.services.manifest import Manifest
+from pv_backup.services.object_store import ObjectStore
+from pv_backup.services.restoration.route import Base, CommitClock, find_route
+from pv_backup.services.restoration.target import RecoveryTarget
+from pv_backup.services.restoration.wal_archive import WalArchive
+from pv_backup.services.wal import Hole, Lineage, SegmentName, format_lsn, is_history_name
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What recovery can reach from one base backup.
+
+    :ivar segments: the WAL segments that lead on from it without a hole.
+    :ivar reached: the LSN up to which the WAL is whole.
+    :ivar timeline: that it ends on.
+    :ivar last_commit: of that WAL; None if it holds none, or nobody looked.
+    :ivar holes: what is missing in front of later segments; recovery ends at the first.
+    """
+
+    base: Base
+    timeline: int
+    segments: list[SegmentName]
+    reached: str
+    last_commit: datetime | None
+    holes: list[Hole]
+
+
+def coverages(
+    store: ObjectStore,
+    keys: KeyWrapper,
+    bases: Iterable[Manifest],
+    *,
+    clock_of: Callable[[WalArchive], CommitClock] | None = None,
+) -> Iterator[Coverage]:
+    """Follow the WAL from each base backup.
+
+    :param clock_of: makes who tells the time of the last commit, once for all base backups that lead to the same end.
+    :raises IntegrityError: if a timeline history is damaged.
+    :raises StoreUnavailable: if S3 does not answer.
+    """
+    known: dict[SegmentName, datetime | None] = {}
+    for base in map(Base.of, bases):
+        archive = WalArchive(
+            store=store,
+            keys=keys,
+            timeline=base.timeline,
+            segment_bytes=base.segment_bytes,
+            system_identifier=base.manifest.system_identifier,
+        )
+        found = _coverage(base, archive)
+        if clock_of is not None and found.segments:
+            end = found.segments[-1]
+            if end not in known:
+                known[end] = clock_of(archive)(found.segments)
+            found = replace(found, last_commit=known[end])
+        yield found
+
+
+def _coverage(base: Base, archive: WalArchive) -> Coverage:
+    # The backup's own end is always reached: the artefact brings the WAL up to there along.
+    route = find_route(base, archive, RecoveryTarget(lsn=base.stop_lsn - 1), last_commit=_nobody)
+    segments = [segment for name in route.files if (segment := SegmentName.parse(name))]
+    lineage = next(line for line in archive.lineages() if line.timelines[-1] == route.timeline)
+    first = lineage.at(-(-base.stop_lsn // base.segment_bytes) * base.segment_bytes)
+    following = lineage.after(segments[-1]) if segments else first
+    return Coverage(
+        base,
+        route.timeline,
+        segments,
+        format_lsn(following.start(base.segment_bytes)),
+        None,
+        list(_holes(following, archive, lineage, base.segment_bytes)),
+    )
+
+
+def _holes(following: SegmentName, archive: WalArchive, lineage: Lineage, segment_bytes: int) -> Iterator[Hole]:
+    later = sorted(
+        segment.start(segment_bytes)
+        for name in archive.names
+        if not is_history_name(name)
+        and (segment := SegmentName.parse(name))
+        and segment.start(segment_bytes) >= following.start(segment_bytes)
+        and lineage.at(segment.start(segment_bytes)) == segment
+    )
+    for segment in map(lineage.at, later):
+        if segment != following:
+            last = lineage.before(segment)
+            assert last is not None  # noqa: S101 - `following` comes before it
+            yield Hole(following, last, segment)
+        following = lineage.after(segment)
+
+
+def _nobody(segments: Sequence[SegmentName]) -> datetime | None:
+    raise AssertionError("a target that is no time asks for no clock")
