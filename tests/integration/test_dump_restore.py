@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from dev.provisioning.databases import drop_database
-from pv_backup.services.artefacts import ArtefactType
-from pv_backup.services.errors import IntegrityError, NotPublished, RestoreFailed, TargetRefused
+from pv_backup.services import verification
+from pv_backup.services.errors import (
+    ArtefactDamaged,
+    FailClosedError,
+    IntegrityError,
+    NotPublished,
+    PvBackupError,
+    ReadBackMismatch,
+    RestoreFailed,
+    TargetRefused,
+)
 from pv_backup.services.export_sources import DumpSource, GlobalsSource
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.postgres import Server
+from pv_backup.services.restoration import tools
 from pv_backup.services.restoration.catalogue import published_backups
 from pv_backup.services.restoration.dump import DumpRestore
 from pv_backup.services.restoration.dump_choice import choose_dump
 from pv_backup.services.restoration.sandbox import Sandbox
 from tests.integration.backup_world import BackupWorld, backup_world
-from tests.support.servers import TestStack
+from tests.support.clusters import ClusterTemplate
+from tests.support.servers import Source, TestStack
 
 pytestmark = [pytest.mark.case("TC-NOM-04"), pytest.mark.case("TC-INV-08")]
 
@@ -41,21 +53,29 @@ SELECT lo_from_bytea(0, 'a large object');
 """What pg_dump and pg_restore treat each in its own way."""
 
 
+@contextmanager
+def backed_up(stack: TestStack, source: Source) -> Iterator[BackupWorld]:
+    """A dump and its roles, published."""
+    with backup_world(stack, source, stack.new_journal(), stack.new_bucket()) as world:
+        world.back_up(GlobalsSource(server=world.server))
+        world.back_up(DumpSource(server=world.server))
+        yield world
+
+
 @pytest.fixture(scope="module")
 def world(stack: TestStack) -> Iterator[BackupWorld]:
-    """A dump and its roles, published; owner and reader are roles of this module's own."""
-    source, journal = stack.new_source(), stack.new_journal()
+    """Owner and reader are roles of this module's own, on a server that other modules use too."""
+    source = stack.new_source()
     owner, reader = (f"{kind}_{source.name}" for kind in ("owner", "reader"))
     with psycopg.connect(source.superuser_dsn, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {owner} NOLOGIN; CREATE ROLE {reader} LOGIN IN ROLE pg_monitor")
         connection.execute(_SCHEMA.format(owner=owner, reader=reader))
         connection.execute(f"ALTER DATABASE {source.name} SET default_transaction_read_only = on")
     try:
-        with backup_world(stack, source, journal, stack.new_bucket()) as world:
-            world.back_up(GlobalsSource(server=world.server))
-            world.back_up(DumpSource(server=world.server))
+        with backed_up(stack, source) as world:
             yield world
     finally:
+        stack.postgres.start()
         drop_database(stack.postgres, source.name)
         with psycopg.connect(stack.postgres.dsn("postgres"), autocommit=True) as connection:
             connection.execute(f"DROP ROLE {owner}, {reader}")
@@ -64,6 +84,48 @@ def world(stack: TestStack) -> Iterator[BackupWorld]:
 @pytest.fixture
 def staging(open_path: Path) -> Path:
     return open_path
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The programs that are started from now on."""
+    names: list[str] = []
+    start = tools.start
+
+    def heard(command: list[str], **options: Any) -> Any:
+        names.append(Path(command[0]).name)
+        return start(command, **options)
+
+    monkeypatch.setattr(tools, "start", heard)
+    return names
+
+
+@contextmanager
+def tampered(world: BackupWorld, key: str, body: Callable[[bytes], bytes]) -> Iterator[None]:
+    """An artefact with other bytes in its place."""
+    whole, metadata = world.bucket.body(key), world.bucket.head(key)["Metadata"]
+    world.bucket.put(key, body(whole), metadata)
+    try:
+        yield
+    finally:
+        world.bucket.put(key, whole, metadata)
+
+
+def flipped(body: bytes) -> bytes:
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
+def refusal(world: BackupWorld, staging: Path, dump: Manifest, roles: Manifest | None) -> PvBackupError:
+    """How a restoration fails; it leaves nothing."""
+    with (
+        pytest.raises(PvBackupError) as refused,
+        Sandbox(staging) as sandbox,
+        restore_of(world, sandbox).restored(dump, roles),
+    ):
+        pass
+    assert list(staging.iterdir()) == []
+    return refused.value
 
 
 def chosen(world: BackupWorld) -> tuple[Manifest, Manifest]:
@@ -97,3 +159,134 @@ def test_rows_owners_grants_and_settings_come_back(world: BackupWorld, staging: 
             assert ask("SELECT lo_get(oid) FROM pg_largeobject_metadata") == [(b"a large object",)]
             assert ask("SELECT count FROM archive.count") == [(2000,)]
     assert list(staging.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [flipped, lambda body: body[:-1]], ids=["flipped", "cut"])
+@pytest.mark.parametrize("which", [0, 1], ids=["dump", "roles"])
+def test_of_a_damaged_artefact_no_tool_sees_a_byte(
+    world: BackupWorld, staging: Path, started: list[str], which: int, damage: Callable[[bytes], bytes]
+):
+    pair = chosen(world)
+    with tampered(world, pair[which].key, damage):
+        refused = refusal(world, staging, *pair)
+    assert isinstance(refused, IntegrityError)
+    assert pair[which].key in refused.what or isinstance(refused, ArtefactDamaged)
+    assert started == []
+
+
+def test_an_artefact_replaced_after_its_verification_is_not_restored(
+    world: BackupWorld, staging: Path, started: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    dump, roles = chosen(world)
+    other = world.bucket.body(roles.key)
+    verify, seen = verification.verify_object, []
+
+    def verify_then_replace(*args: Any) -> None:
+        verify(*args)
+        seen.append(args[2])
+        if args[2] == dump.key:
+            world.bucket.put(dump.key, other, world.bucket.head(roles.key)["Metadata"])
+
+    monkeypatch.setattr("pv_backup.services.restoration.content.verify_object", verify_then_replace)
+    with tampered(world, dump.key, lambda body: body):
+        refused = refusal(world, staging, dump, roles)
+    assert isinstance(refused, ReadBackMismatch)
+    assert "was replaced between its verification and its reading" in refused.what
+    assert seen == [roles.key, dump.key]
+    assert "pg_restore" not in started
+
+
+def test_a_vault_that_is_sealed_ends_it_before_anything_starts(world: BackupWorld, staging: Path, started: list[str]):
+    pair = chosen(world)
+    world.stack.vault.seal()
+    assert isinstance(refusal(world, staging, *pair), FailClosedError)
+    assert started == []
+
+
+def test_a_missing_role_is_told_in_pg_restores_words_with_a_remedy(world: BackupWorld, staging: Path):
+    dump, _ = chosen(world)
+    refused = refusal(world, staging, dump, None)
+    assert isinstance(refused, RestoreFailed)
+    assert f"pg_restore could not restore {dump.key}" in refused.what
+    assert 'role "postgres" does not exist' in refused.what
+    assert "globals" in refused.remedy
+
+
+def test_what_a_role_file_says_wrong_ends_the_restoration(world: BackupWorld, staging: Path):
+    dump, _ = chosen(world)
+    refused = refusal(world, staging, dump, dump)
+    assert "psql could not restore the roles" in refused.what
+
+
+def test_an_extension_that_this_machine_lacks_is_named(stack: TestStack, staging: Path):
+    source = stack.new_source()
+    try:
+        with psycopg.connect(source.superuser_dsn) as connection:
+            # As if the source had it: pg_dump reads no more than this row.
+            connection.execute("INSERT INTO pg_extension VALUES (99999, 'lacking', 10, 2200, true, '1.0', NULL, NULL)")
+        with backed_up(stack, source) as world:
+            refused = refusal(world, staging, *chosen(world))
+    finally:
+        drop_database(stack.postgres, source.name)
+    assert 'extension "lacking" is not available' in refused.what
+    assert "install that extension's package" in refused.remedy
+
+
+@pytest.mark.parametrize("name", ["postgres", "evidence"])
+def test_a_database_called_postgres_or_in_a_tablespace_of_its_own_comes_back(
+    stack: TestStack, cluster_template: ClusterTemplate, staging: Path, name: str
+):
+    cluster = cluster_template.copied()
+    try:
+        cluster.add_tablespace("apart")
+        for statement in ("CREATE DATABASE evidence TABLESPACE apart", "CREATE TABLE in_postgres (n int)"):
+            cluster.sql(statement)
+        server = Server({**cluster.server.params, "dbname": name})
+        with backup_world(stack, cluster, stack.new_journal(), stack.new_bucket()) as world:
+            world.back_up(GlobalsSource(server=server))
+            world.back_up(DumpSource(server=server))
+            with (
+                Sandbox(staging) as sandbox,
+                restore_of(world, sandbox).restored(*chosen(world)) as (restored, _),
+                restored.connect(name) as connection,
+            ):
+                tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+                assert tables.fetchall() == ([("in_postgres",)] if name == "postgres" else [])
+    finally:
+        cluster.discard()
+
+
+def test_the_dump_is_chosen_by_when_it_was_exported(world: BackupWorld):
+    dump, roles = chosen(world)
+
+    def of(base: Manifest, day: str, exported_at: str) -> Manifest:
+        key = f"{base.key.rpartition('_')[0]}_{day}.enc"
+        return base.model_copy(update={"key": key, "exported_at": exported_at})
+
+    # The second day's dump was relaunched late, and the third day's roles come before it.
+    known = [
+        of(roles, "20260401", "2026-04-01T01:00:00.000000Z"),
+        of(dump, "20260401", "2026-04-01T01:00:05.000000Z"),
+        of(roles, "20260402", "2026-04-02T01:00:00.000000Z"),
+        of(roles, "20260403", "2026-04-03T01:00:00.000000Z"),
+        of(dump, "20260402", "2026-04-03T00:30:00.000000Z"),
+        of(dump, "20260403", "2026-04-03T01:00:05.000000Z"),
+    ]
+
+    def days(moment: str | None) -> tuple[str, str | None]:
+        chosen_dump, chosen_roles = choose_dump(reversed(known), moment and datetime.fromisoformat(moment))
+        return chosen_dump.key[-8:-4], chosen_roles and chosen_roles.key[-8:-4]
+
+    assert days(None) == ("0403", "0403")
+    assert days("2026-04-03T01:00:05Z") == ("0403", "0403")
+    assert days("2026-04-03T01:00:04.999999Z") == ("0402", "0402")
+    assert days("2026-04-02T23:00:00Z") == ("0401", "0401")
+    known[2:3] = []
+    assert days("2026-04-03T00:59:00Z") == ("0402", "0401")
+    assert days("2026-04-03T01:00:01Z") == ("0402", "0403")
+    known[:1] = []
+    assert days("2026-04-02T23:00:00Z") == ("0401", None)
+    with pytest.raises(TargetRefused, match=r"is before the oldest dump in the bucket, .*backup_20260401\.enc"):
+        days("2026-04-01T01:00:00Z")
+    with pytest.raises(NotPublished, match="no published dump"):
+        choose_dump([each for each in known if each.backup_type == "globals"], None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import tempfile
 import time
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.errors import RefusedError, RestoreFailed
@@ -31,7 +33,8 @@ from pv_backup.services.restoration.wal_archive import WalArchive
 
 log = logging.getLogger(__name__)
 
-_SHOWN_CHARACTERS = 2000
+_SHOWN_CHARACTERS: Final = 2000
+_LAST_COMMIT: Final = re.compile(r"last completed transaction was at log time (\S+ \S+)")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Restored:
     :ivar last_commit: the time of the last commit that was replayed, None if there was none after the base backup.
     :ivar wal_files: how many files were read from the bucket.
     :ivar seconds: from the first look into the bucket until queries are answered.
+    :ivar superuser: of the cluster; `postgres`, unless there is no such role.
     """
 
     base: Base
@@ -51,6 +55,7 @@ class Restored:
     last_commit: datetime | None
     wal_files: int
     seconds: float
+    superuser: str
 
     @property
     def reached_at(self) -> datetime:
@@ -96,10 +101,12 @@ class ClusterRestore:
         :raises IntegrityError: naming the object, if one is damaged or swapped.
         """
         with self.recovered(target) as (server, restored):
-            superuser = server.superuser
             server.stop()
         add_missing_configuration(
-            self._directory, user=self._user, superuser=superuser, in_place=bool(restored.base.manifest.tablespaces)
+            self._directory,
+            user=self._user,
+            superuser=restored.superuser,
+            in_place=bool(restored.base.manifest.tablespaces),
         )
         self._sync()
         return restored
@@ -171,9 +178,12 @@ class ClusterRestore:
                 f"before it for the end of the WAL; the end of its log:\n{server.log_text[-_SHOWN_CHARACTERS:]}",
                 remedy="look at that WAL with pg_waldump (`python -m pv_backup fetch`); a target before it is reached",
             )
+        # The server knows no more, if it had to be started again for another superuser.
+        if last_commit is None and (told := _LAST_COMMIT.search(server.log_text)):
+            last_commit = datetime.fromisoformat(told[1])
         timeline = int(segment[:8], 16)
         log.info("recovered to %s in %.1f s: timeline %d from %s", route.target, seconds, timeline, lsn)
-        return Restored(route.base, route.target, timeline, lsn, last_commit, feed.served, seconds)
+        return Restored(route.base, route.target, timeline, lsn, last_commit, feed.served, seconds, server.superuser)
 
     def _demand_room(self, route: Route) -> None:
         unpacked_bytes = route.base.manifest.exported_bytes

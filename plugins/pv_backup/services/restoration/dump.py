@@ -33,6 +33,7 @@ _THROWN_AWAY: Final = {"wal_level": "minimal", "max_wal_senders": "0", "max_wal_
 # A database's own settings come back with it, and this one would stop pg_restore in its own tracks.
 _WRITABLE: Final = "-c default_transaction_read_only=off"
 
+_NO_TABLESPACE: Final = re.compile(r'ERROR: +tablespace "(.+)" does not exist')
 _READ_ITS_MESSAGE: Final = (
     "read its message; look with `python -m pv_backup fetch KEY | pg_restore --list` at what the dump holds"
 )
@@ -107,10 +108,9 @@ class DumpRestore:
             self._tools, data=self._sandbox.data, settings=settings, superuser=self._superuser
         ) as server:
             server.wait_until_recovered()
-            self._drop_namesake(server, database)
             if roles is not None:
                 self._restore_roles(server, roles)
-            self._restore_database(server, dump)
+            self._restore_database(server, dump, database)
             seconds = self._answered(server, database, began)
             yield server, DumpRestored(dump, roles, database, seconds)
 
@@ -133,13 +133,6 @@ class DumpRestore:
             remedy="read its message; see that PostgreSQL 15's server is installed whole on this worker",
         )
 
-    @staticmethod
-    def _drop_namesake(server: RestoredServer, database: str) -> None:
-        """Make way for a database that initdb made one of the same name of."""
-        if database == "postgres":
-            with server.connect() as connection:
-                connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(database)))
-
     def _restore_roles(self, server: RestoredServer, roles: Manifest) -> None:
         with verified_content(self._store, self._keys, roles, label="restoring") as content:
             self._run(
@@ -149,17 +142,30 @@ class DumpRestore:
                 stdin=content,
             )
 
-    def _restore_database(self, server: RestoredServer, dump: Manifest) -> None:
+    def _restore_database(self, server: RestoredServer, dump: Manifest, database: str) -> None:
+        """By pg_restore; a tablespace that the database itself lies in is made first, inside of the data directory.
+
+        `--no-tablespaces` spares all objects theirs, and CREATE DATABASE not, which has it from pg_dump.
+        """
+        try:
+            self._restore_objects(server, dump, database)
+        except RestoreFailed as error:
+            missing = _NO_TABLESPACE.search(error.what)
+            if missing is None:
+                raise
+            with server.connect() as connection:
+                connection.execute(sql.SQL("CREATE TABLESPACE {} LOCATION ''").format(sql.Identifier(missing[1])))
+            self._restore_objects(server, dump, database)
+
+    def _restore_objects(self, server: RestoredServer, dump: Manifest, database: str) -> None:
+        with server.connect() as connection:
+            # initdb makes one that is called `postgres`, as the dump's may be.
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(database)))
+        into = f"--dbname={server.server().database}"
         with verified_content(self._store, self._keys, dump, label="restoring") as content:
             self._run(
                 server,
-                [
-                    "pg_restore",
-                    "--create",
-                    "--exit-on-error",
-                    "--no-tablespaces",
-                    f"--dbname={server.server().database}",
-                ],
+                ["pg_restore", "--create", "--exit-on-error", "--no-tablespaces", into],
                 failing=f"pg_restore could not restore {dump.key}",
                 stdin=content,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import psycopg
 
 from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.superuser import find_superuser
 from pv_backup.services.restoration.tools import Place, Started, Tail, as_user, run_as, start, unwatched
 
 __all__ = ["SUPERUSER", "RestoredServer", "as_user", "run_as"]
@@ -31,6 +33,7 @@ _ANY_DATABASE: Final = "template1"
 _LOOK_EVERY_S: Final = 0.05
 _STOP_PATIENCE_S: Final = 120
 _QUIT_PATIENCE_S: Final = 10
+_LOCKED_OUT: Final = re.compile(r'role ".*" (does not exist|is not permitted to log in)')
 _LAST_WORDS_S: Final = 1
 
 # The cluster's own settings must neither reach the outside (archiving) nor hang on files that are not here.
@@ -46,6 +49,8 @@ _APART: Final = {
     "log_timezone": "UTC",
     "lc_messages": "C",
     "autovacuum": "off",
+    # Whoever waits for an answer shall learn that there will be none.
+    "restart_after_crash": "off",
     "max_prepared_transactions": "1000",
     "allow_in_place_tablespaces": "on",
     # Shared memory that a killed server would leave behind goes with the directory.
@@ -68,7 +73,7 @@ class RestoredServer:
     :param home: for socket and configuration, not there yet; None makes one in the temporary directory.
     :param started: is told of the server's pid before it begins.
     :param place: the disk that it fills, None: that of the data directory.
-    :param superuser: who connects.
+    :ivar superuser: who connects; another one if the cluster does not let that one in.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class RestoredServer:
         self.superuser = superuser
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Tail | None = None
+        self._earlier = ""
 
     def server(self, database: str = _ANY_DATABASE) -> Server:
         """How tools and checks reach one of its databases, as superuser."""
@@ -105,31 +111,16 @@ class RestoredServer:
     @property
     def log_text(self) -> str:
         """The end of what the server said: where recovery began, which files it read, why it stopped."""
-        return self._log.text if self._log else ""
+        return self._earlier + (self._log.text if self._log else "")
 
     def start(self) -> None:
         """Start the server; recovery goes on in it.
 
         :raises ConfigurationError: if there is no PostgreSQL here.
         """
-        program = self._tools.tool("postgres")
-        # A socket's path has at most 107 bytes, and the data directory may lie deep.
-        if self._home is None:
-            self._home = Path(tempfile.mkdtemp(prefix="pv-backup-server-"))
-        self._home.mkdir(mode=0o700, exist_ok=True)
-        files = {"config_file": "postgresql.conf", "hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}
-        for name in files.values():
-            (self._home / name).write_text("local all all trust\n" if name == "pg_hba.conf" else "")
-        if self._user:
-            for path in (self._home, *self._home.iterdir()):
-                shutil.chown(path, self._user, self._user)
-        own = {parameter: str(self._home / name) for parameter, name in files.items()}
-        own["unix_socket_directories"] = str(self._home)
-        settings = _APART | dict(self._settings) | own
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self._process = start(
-            [program, "-D", str(self._data), *options],
-            environment=Server({}).environment() | {"TZ": "UTC"},
+            self._command(),
+            environment=self._environment(),
             user=self._user,
             started=self._started,
             output=subprocess.PIPE,
@@ -141,19 +132,32 @@ class RestoredServer:
         # Kept in memory: a log on a disk that is full would not say so.
         self._log = Tail(self._process.stdout, name="postgres")
 
+    def _command(self, *mode: str) -> list[str]:
+        home = self._home = self._home or Path(tempfile.mkdtemp(prefix="pv-backup-server-"))
+        home.mkdir(mode=0o700, exist_ok=True)
+        files = {"config_file": "postgresql.conf", "hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}
+        for name in files.values():
+            (home / name).write_text("local all all trust\n" if name == "pg_hba.conf" else "")
+        if self._user:
+            for path in (home, *home.iterdir()):
+                shutil.chown(path, self._user, self._user)
+        own = {parameter: str(home / name) for parameter, name in files.items()}
+        own["unix_socket_directories"] = str(home)
+        settings = _APART | dict(self._settings) | own
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [self._tools.tool("postgres"), *mode, "-D", str(self._data), *options]
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        return Server({}).environment() | {"TZ": "UTC"}
+
     def wait_until_recovered(self) -> None:
-        """Wait until recovery, if there is any, has ended and queries are answered, however long it takes.
+        """Wait until recovery, if any, has ended and a superuser's queries are answered, however long it takes.
 
         :raises RestoreFailed: with the end of its log, if the server ends instead.
         """
-        assert self._process is not None  # noqa: S101 - started by the caller
-        while self._process.poll() is None:
-            try:
-                with self.connect() as connection:
-                    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
-            except psycopg.OperationalError:
-                row = None
-            if row == (False,):
+        while self._running.poll() is None:
+            if self._answers():
                 return
             time.sleep(_LOOK_EVERY_S)
         ended = RestoreFailed(
@@ -162,15 +166,42 @@ class RestoredServer:
         )
         raise self.explained(ended)
 
+    def _answers(self) -> bool:
+        try:
+            with self.connect() as connection:
+                row = connection.execute(
+                    "SELECT pg_is_in_recovery(), current_setting('is_superuser') = 'on'"
+                ).fetchone()
+        except psycopg.OperationalError as error:
+            if not _LOCKED_OUT.search(str(error)):
+                return False
+            row = (False, False)
+        if row == (False, False):
+            self._take_another_superuser()
+            return False
+        return row == (False, True)
+
+    def _take_another_superuser(self) -> None:
+        self.stop()
+        self._earlier = self.log_text
+        command = [*self._command("--single"), _ANY_DATABASE]
+        self.superuser = find_superuser(command, environment=self._environment(), user=self._user)
+        log.info("the cluster's superuser is %s", self.superuser)
+        self.start()
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None  # noqa: S101 - started by the caller
+        return self._process
+
     def explained(self, error: RestoreFailed) -> RestoreFailed:
         """The same failure with what only the server knows: that its disk is full, or why it ended."""
-        assert self._process is not None  # noqa: S101 - started by the caller
         assert self._log is not None  # noqa: S101 - started by the caller
         with suppress(subprocess.TimeoutExpired):  # who lost a connection may know before us
-            self._process.wait(_LAST_WORDS_S)
+            self._running.wait(_LAST_WORDS_S)
             self._log.end(_QUIT_PATIENCE_S)
         what = error.what
-        if self._process.poll() is not None or self._log.no_room:
+        if self._running.poll() is not None or self._log.no_room:
             what += f"; the end of the server's log:\n{self._log.last()}"
         return self._place.full(what) if self._log.no_room else RestoreFailed(what, remedy=error.remedy)
 

@@ -1,0 +1,219 @@
+"""Nothing of a restoration stays: neither files nor processes, whoever is killed, and at which step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pv_backup.services.basebackup_source import BasebackupSource
+from pv_backup.services.errors import ConfigurationError, RestoreFailed
+from pv_backup.services.export_sources import DumpSource, GlobalsSource
+from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.sandbox import Sandbox
+from pv_backup.services.staging import purge_orphans
+from tests.integration.killing import Worker, steps_of
+from tests.integration.restore_worker import ANSWERS, PIECE, Order
+from tests.integration.wal_worker import Servers
+from tests.integration.wal_world import WalWorld, wait_until, wal_world
+from tests.support.clusters import ClusterTemplate
+from tests.support.servers import TestStack
+
+pytestmark = pytest.mark.case("TC-INV-01", "TC-NOM-04")
+
+# A server that is told to quit has 7 s before it is killed.
+GONE_WITHIN_S = 15
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A worker to kill, and where its sandboxes are."""
+
+    worker: Worker
+    base: Path
+    log: Path
+
+    def order(self, *, dump: bool, kill_at: int = 0, hold: bool = False) -> Order:
+        self.log.unlink(missing_ok=True)
+        return Order(steps=str(self.log), kill_at=kill_at, base=str(self.base), dump=dump, hold=hold)
+
+    def steps(self, *, dump: bool) -> list[str]:
+        """Of a restoration that nobody kills."""
+        self.worker.start(self.order(dump=dump))
+        assert self.worker.end().exit_code == 0
+        assert self.left() == []
+        return steps_of(self.log)
+
+    def hold(self, *, dump: bool) -> psutil.Process:
+        """A restoration whose server answers; it stays there."""
+        pid = self.worker.start(self.order(dump=dump, hold=True))
+        wait_until(lambda: ANSWERS in steps_of(self.log), meaning="answered")
+        return psutil.Process(pid)
+
+    def left(self) -> list[str]:
+        """Files and processes of sandboxes."""
+        return [path.name for path in self.base.iterdir()] + [name for name, _ in self.processes()]
+
+    def processes(self) -> list[tuple[str, int]]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                traces = [process.cwd(), *process.cmdline(), *process.environ().values()]
+                if process.pid != os.getpid() and any(str(self.base) in trace for trace in traces):
+                    found.append((process.name(), process.pid))
+        return found
+
+    def assert_nothing_left(self, where: str) -> None:
+        deadline = time.monotonic() + GONE_WITHIN_S
+        while (left := self.left()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left == [], where
+
+
+@pytest.fixture(scope="module")
+def world(stack: TestStack, cluster_template: ClusterTemplate) -> Iterator[WalWorld]:
+    """A dump, its roles, a base backup and the WAL of some commits."""
+    cluster = cluster_template.copied()
+    try:
+        with wal_world(stack, cluster, stack.new_journal(), stack.new_bucket()) as world:
+            cluster.sql("CREATE TABLE ledger AS SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, 5000) AS n")
+            world.backup.back_up(BasebackupSource(server=cluster.server))
+            world.backup.back_up(GlobalsSource(server=cluster.server))
+            world.backup.back_up(DumpSource(server=cluster.server))
+            world.segments(4)
+            assert world.run(closer=world.closer(older_than_s=0)).problems == []
+            yield world
+    finally:
+        cluster.discard()
+
+
+@pytest.fixture(scope="module")
+def worker(world: WalWorld) -> Iterator[Worker]:
+    stack = world.backup.stack
+    servers = Servers(
+        endpoint=stack.s3.endpoint,
+        access_key=stack.backup_user.access_key,
+        secret_key=stack.backup_user.secret_key,
+        bucket=world.bucket.name,
+        vault_address=stack.vault.address,
+        vault_token=stack.backup_token,
+        journal_dsn=world.backup.journal.superuser_dsn,
+    )
+    with Worker("tests.integration.restore_worker", first_line=servers.as_line()) as worker:
+        yield worker
+
+
+@pytest.fixture
+def bench(worker: Worker, open_path: Path, tmp_path: Path) -> Bench:
+    return Bench(worker, open_path, tmp_path / "steps")
+
+
+def sweep(bench: Bench, numbers: list[int], *, dump: bool) -> None:
+    for number in numbers:
+        bench.worker.start(bench.order(dump=dump, kill_at=number))
+        assert bench.worker.end().exit_code == -signal.SIGKILL
+        bench.assert_nothing_left(f"killed at step {number}: {steps_of(bench.log)[-1]}")
+
+
+def first_of_each(steps: list[str], *, wanted: Callable[[str], bool]) -> list[int]:
+    """The numbers of the first step of each name."""
+    return sorted({name: number for number, name in reversed(list(enumerate(steps, 1))) if wanted(name)}.values())
+
+
+@pytest.mark.case("TC-ERR-08")
+@pytest.mark.parametrize("dump", [True, False], ids=["dump", "cluster"])
+def test_a_restoration_killed_at_any_kind_of_step_leaves_nothing(bench: Bench, dump: bool):
+    steps = bench.steps(dump=dump)
+    tools = ("initdb", "psql", "pg_restore") if dump else ("tar", "pg_verifybackup")
+    assert {PIECE, ANSWERS, "started: postgres"} | {f"started: {tool}" for tool in tools} <= set(steps)
+    # Once more when the tool has begun to read, and, of a cluster, when the server has begun to recover.
+    at_work = steps.index(PIECE, steps.index("started: pg_restore" if dump else "started: tar")) + 1
+    recovering = len(steps) - steps[::-1].index("started: postgres") + 3
+    kinds = first_of_each(
+        steps, wanted=lambda name: name == ANSWERS or name.removeprefix("started: ") in (*tools, "postgres")
+    )
+    sweep(bench, [*kinds, at_work, recovering], dump=dump)
+
+
+def test_a_worker_killed_with_its_guard_is_cleaned_up_behind(bench: Bench):
+    killed = bench.hold(dump=False)
+    (guard,) = [child for child in killed.children() if "staging_guard" in " ".join(child.cmdline())]
+    (path,) = bench.base.iterdir()
+    for process in (guard, killed):
+        process.kill()
+    bench.worker.end()
+    assert "postgres" in [name for name, _ in bench.processes()]
+    told: list[Path] = []
+
+    purge_orphans(bench.base, told.append)
+
+    assert told == [path]
+    bench.assert_nothing_left("purged as an orphan")
+
+
+def test_a_server_that_hangs_goes_with_its_worker_too(bench: Bench):
+    killed = bench.hold(dump=True)
+    for name, pid in bench.processes():
+        if name == "postgres":
+            os.kill(pid, signal.SIGSTOP)
+    killed.kill()
+    bench.worker.end()
+    bench.assert_nothing_left("with a stopped server")
+
+
+def test_without_its_guard_no_tool_is_started(open_path: Path):
+    with Sandbox(open_path) as sandbox:
+        (guard,) = [each for each in psutil.Process().children() if "staging_guard" in " ".join(each.cmdline())]
+        guard.kill()
+        guard.wait()
+        with pytest.raises(RestoreFailed, match="guard of the staging directory"):
+            sandbox.runner(Server({})).run(
+                ["touch", str(sandbox.path / "never")], failing="nothing", remedy="none", stdin=[b"clear"]
+            )
+        assert not (sandbox.path / "never").exists()
+    assert list(open_path.iterdir()) == []
+
+
+def test_postgresqls_user_may_pass_and_nobody_may_list(open_path: Path):
+    with Sandbox(open_path) as sandbox:
+        mode = sandbox.path.stat().st_mode & 0o777
+        assert mode == (0o710 if sandbox.user else 0o700)
+        with sandbox.folder("wal-") as folder:
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert folder.owner() == (sandbox.user or Path.home().owner())
+
+
+def test_a_base_that_is_too_long_for_a_socket_is_refused_with_its_setting(open_path: Path):
+    base = open_path / ("x" * 60)
+    base.mkdir(mode=0o711)
+    with pytest.raises(ConfigurationError, match="too long a path for a server's socket") as refused, Sandbox(base):
+        pass
+    assert "PV_BACKUP_STAGING_DIRECTORY" in refused.value.remedy
+    assert list(base.iterdir()) == []
+    (longest,) = (int(word) for word in refused.value.remedy.split() if word.isdigit())
+    fitting = open_path / ("x" * (longest - len(str(open_path)) - 1))
+    fitting.mkdir(mode=0o711)
+    with Sandbox(fitting):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="tools run as ourselves: no directory of ours is closed to them")
+def test_a_base_that_postgresqls_user_cannot_reach_is_refused_with_its_setting(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="is closed to it") as refused, Sandbox(tmp_path):
+        pass
+    assert "PV_BACKUP_STAGING_DIRECTORY" in refused.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.soak
+@pytest.mark.case("TC-ERR-08")
+@pytest.mark.parametrize("dump", [True, False], ids=["dump", "cluster"])
+def test_a_restoration_killed_at_each_of_its_steps_leaves_nothing(bench: Bench, dump: bool):
+    sweep(bench, list(range(1, len(bench.steps(dump=dump)) + 1)), dump=dump)
