@@ -12,6 +12,7 @@ from pv_backup.operators.retrying import MAX_RETRIES, BackupRetryPolicy
 
 PARIS: Final = "Europe/Paris"
 DAY_PATTERN: Final = r"^(today|yesterday|\d{4}-\d{2}-\d{2})$"
+TARGET_PATTERN: Final = r"^(latest|\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2}))$"
 SHORT_STEP: Final = timedelta(minutes=30)
 LONG_STEP: Final = timedelta(hours=20)
 
@@ -21,6 +22,7 @@ class Tag(StrEnum):
 
     PV_BACKUP = "pv-backup"
     BACKUP = "backup"
+    RESTORATION = "restoration"
 
 
 BASIC_ARGS: Final[dict[str, Any]] = {
@@ -44,7 +46,27 @@ def day_form() -> dict[str, Param]:
             title="Day",
             description="The day to back up, Europe/Paris: today or yesterday.",
         ),
-        "reason": Param(
-            "", type="string", maxLength=500, title="Reason", description="Why by hand; the audit trail keeps it."
-        ),
+        "reason": _reason(),
     }
+
+
+def drill_form() -> dict[str, Param]:
+    """The form of a drill: how far back, by which way, and why by hand."""
+    return {
+        "target": Param(
+            "latest",
+            type="string",
+            pattern=TARGET_PATTERN,
+            examples=["latest"],
+            title="Target",
+            description="latest, or a time with a zone, such as 2026-11-22T03:15:00+01:00.",
+        ),
+        "leg": Param(
+            "both", type="string", enum=["both", "logical", "physical"], title="Leg", description="Which way back."
+        ),
+        "reason": _reason(),
+    }
+
+
+def _reason() -> Param:
+    return Param("", type="string", maxLength=500, title="Reason", description="Why by hand; the audit trail keeps it.")

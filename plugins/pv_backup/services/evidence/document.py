@@ -8,11 +8,17 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from pv_backup.services.errors import PvBackupError, explain
+from pv_backup.services.errors import ContractBroken, CorruptionFound, RestoreFailed, explain
+from pv_backup.services.evidence.storable import storable
 
 FORMAT_VERSION: Final = 1
+
+#: The name of the check that reads every page (PostgreSQL's own program).
+PG_AMCHECK: Final = "pg_amcheck"
+#: In a check's detail, what follows is the next step.
+NEXT: Final = "Next:"
 
 
 class Leg(StrEnum):
@@ -40,6 +46,12 @@ class Result(StrEnum):
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, fields: Any) -> Any:
+        """Whatever a tool said, the journal and the signature must take it."""
+        return storable(fields)
+
     def to_json(self) -> dict[str, Any]:
         """The part as JSON types, absent fields left out."""
         return self.model_dump(mode="json", exclude_none=True)
@@ -57,6 +69,15 @@ class Check(_Part):
     result: Result
     seconds: float
     detail: str = ""
+
+
+def broken(check: Check) -> RestoreFailed:
+    """The error that a failed check is: its detail says what was found, and after `Next:` what to do."""
+    found, _, remedy = check.detail.partition(NEXT)
+    what = f"{check.name}: {found.strip()}"
+    if check.name.startswith(PG_AMCHECK):
+        return CorruptionFound(what, remedy=remedy.strip() or "run pg_amcheck on the source, and repair it there")
+    return ContractBroken(what, remedy=remedy.strip() or "see whether the source has it too, and mend it there")
 
 
 class Failure(_Part):
@@ -77,9 +98,9 @@ class Failure(_Part):
         return cls(code=code, cause=cause, remedy=remedy, check=check)
 
     @classmethod
-    def of_check(cls, check: Check, error: type[PvBackupError], *, remedy: str) -> Self:
-        """A check that failed, under the code of an error."""
-        return cls(code=error.code, cause=f"{check.name}: {check.detail}", remedy=remedy, check=check.name)
+    def of_check(cls, check: Check) -> Self:
+        """Name it after a check that failed."""
+        return cls.of(broken(check), check=check.name)
 
 
 class Used(_Part):
@@ -104,7 +125,7 @@ class LegReport(_Part):
     :ivar reached_lsn: where the restored cluster's new timeline begins.
     :ivar rto_s: seconds from the first look into the bucket until the server answered queries.
     :ivar rpo_s: seconds from :attr:`reached_at` to the drill's moment: the target, or its start for `latest`.
-    :ivar row_counts: rows of each table of the dumped database, by `schema.table`, after the restoration.
+    :ivar row_counts: rows of each table of the dumped database but the unlogged ones, by `schema.table`.
     """
 
     leg: Leg

@@ -1,0 +1,159 @@
+"""The steps of a restoration drill up to its legs: what is restored, and the two ways back (SPEC F4)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from uuid import uuid4
+
+from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
+
+from pv_backup.operators.base import BackupStepOperator
+from pv_backup.operators.workbench import build_workbench, journal_hook
+from pv_backup.services.errors import PvBackupError, RetryableError, TargetAhead, TaskStopped
+from pv_backup.services.evidence.document import Leg
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from pv_backup.services.drill import DrillOrder
+    from pv_backup.services.restoration.legs import DrillLeg, LegTools
+    from pv_backup.services.settings import Settings
+    from pv_backup.services.workbench import Workbench
+
+#: The XCom by which a leg's report reaches the evidence, whether the leg passed or failed.
+REPORT: Final = "report"
+
+
+class ChooseTargetOperator(BackupStepOperator):
+    """Settle what the drill restores, and put its beginning on record.
+
+    From here on the drill ends in evidence or in an incident. A target that no recovery can reach, since it lies after
+    the last shipped commit, is refused before that: nobody failed but the form.
+    """
+
+    def step(self, context: Context, settings: Settings) -> dict[str, Any]:
+        """Return the order for the legs.
+
+        :raises TargetAhead, FormatRejected: by the form's target; no drill was begun then.
+        """
+        from pv_backup.services.compliance import Compliance
+        from pv_backup.services.drill import DrillOrder
+
+        params = context["params"]
+        legs = list(Leg) if params.get("leg", "both") == "both" else [Leg(params["leg"])]
+        run_id = f"{context['ti'].dag_id}/{context['run_id']}"
+        order = DrillOrder.at(
+            str(params.get("target") or "latest").strip(),
+            drill_id=str(uuid4()),
+            run_id=run_id,
+            legs=legs,
+            now=datetime.now(UTC),
+        )
+        self._demand_within_reach(order, settings)
+        Compliance(journal_hook(self.connections).sessions()).begin(
+            drill_id=order.drill_id, run_id=run_id, target=order.target, legs=legs
+        )
+        self.log.info("drill %s restores %s by the legs: %s", order.drill_id, order.target, ", ".join(legs))
+        return order.model_dump(mode="json")
+
+    def _demand_within_reach(self, order: DrillOrder, settings: Settings) -> None:
+        """Refuse a time after the last shipped commit; whatever else is wrong is for the legs to find."""
+        from pv_backup.services.restoration.legs import PhysicalLeg
+
+        if order.recovery_target.time is None:
+            return
+        try:
+            PhysicalLeg(leg_tools(build_workbench(self.connections, settings), settings)).plan(order)
+        except (TargetAhead, RetryableError):
+            raise
+        except PvBackupError as error:
+            self.log.warning("the physical leg will fail: %s", error)
+
+
+class RestoreLegOperator(BackupStepOperator):
+    """One way back, in one task: a server is started, used and removed here, so any worker can run it.
+
+    When the task is killed a guard process ends the server and wipes the staging area.
+
+    :param order: what :class:`ChooseTargetOperator` returned. (templated)
+    """
+
+    template_fields: Sequence[str] = ("order",)
+    leg: ClassVar[Leg]
+
+    def __init__(self, *, order: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.order = order
+
+    @abstractmethod
+    def drill_leg(self, tools: LegTools) -> DrillLeg:
+        """The leg that is restored."""
+
+    def step(self, context: Context, settings: Settings) -> dict[str, Any]:
+        """Restore, check, and leave the report; return what the reader of the XCom tab wants to see of it.
+
+        :raises PvBackupError: by which the leg failed; people are told by the drill's end, once.
+        """
+        from pv_backup.services.drill import DrillOrder
+
+        order = DrillOrder.model_validate(self.order)
+        if self.leg not in order.legs:
+            raise AirflowSkipException(f"the form did not ask for the {self.leg} leg")
+        leg = self.drill_leg(leg_tools(build_workbench(self.connections, settings), settings))
+        try:
+            report = leg.run(order)
+        except (Exception, AirflowTaskTimeout) as error:
+            context["ti"].xcom_push(REPORT, leg.report(order, error).to_json())
+            if isinstance(error, PvBackupError):
+                error.told = True
+            raise
+        context["ti"].xcom_push(REPORT, report.to_json())
+        return {"rto_s": report.rto_s, "rpo_s": report.rpo_s, "reached_at": report.reached_at}
+
+    def on_kill(self) -> None:
+        """Stop at once: contexts close the server and wipe; what they don't come to, the guard does.
+
+        :raises TaskStopped: in the middle of the task's work.
+        """
+        raise TaskStopped(f"the {self.leg} leg was told to stop", remedy="trigger the drill again")
+
+
+class RestoreDumpOperator(RestoreLegOperator):
+    """The logical leg: roles, then pg_restore, into a throw-away server."""
+
+    leg = Leg.LOGICAL
+
+    def drill_leg(self, tools: LegTools) -> DrillLeg:
+        """The newest dump before the target."""
+        from pv_backup.services.restoration.legs import LogicalLeg
+
+        return LogicalLeg(tools)
+
+
+class RestoreClusterOperator(RestoreLegOperator):
+    """The physical leg: base backup, WAL, recovery to the target, promotion, on a throw-away server."""
+
+    leg = Leg.PHYSICAL
+
+    def drill_leg(self, tools: LegTools) -> DrillLeg:
+        """The newest base backup that ended before the target."""
+        from pv_backup.services.restoration.legs import PhysicalLeg
+
+        return PhysicalLeg(tools)
+
+
+def leg_tools(bench: Workbench, settings: Settings) -> LegTools:
+    """What a leg works with; nothing of the source, which may be gone."""
+    from pv_backup.services.postgres import Server
+    from pv_backup.services.restoration.legs import LegTools
+
+    return LegTools(
+        store=bench.store,
+        keys=bench.keys,
+        tools=Server({}, settings.pg_bin_dir),
+        contract=settings.contract_directory,
+        staging=settings.staging_directory,
+    )

@@ -1,0 +1,171 @@
+"""The end of a drill: its document, its proof, its incident (SPEC F4.4, F4.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+from pv_backup.operators.base import BackupStepOperator
+from pv_backup.operators.configuration import named_connection
+from pv_backup.operators.drill import REPORT
+from pv_backup.operators.workbench import journal_hook, object_store
+from pv_backup.services.errors import DrillFailed, PvBackupError, RefusedError
+from pv_backup.services.evidence.document import Verdict
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from pv_backup.services.drill import DrillOrder
+    from pv_backup.services.evidence.document import Evidence, LegReport
+    from pv_backup.services.settings import Settings
+
+
+class RecordEvidenceOperator(BackupStepOperator):
+    """Put on record what the legs came to, however they ended.
+
+    The database's copy is the lasting one and is written first, in one transaction with the incident; bucket, mail and
+    webhook get theirs afterwards, and one that is down is logged and fails nothing.
+
+    :param order_from: the task that settled the target.
+    :param legs_from: the tasks of the two legs, the logical one first.
+    """
+
+    def __init__(self, *, order_from: str, legs_from: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.order_from = order_from
+        self.legs_from = list(legs_from)
+
+    def step(self, context: Context, settings: Settings) -> dict[str, Any]:
+        """Return what the drill's end needs to know.
+
+        :raises JournalUnavailable: ERR-47-06; what stays unrecorded is found by `pv_backup_compliance`.
+        """
+        from pv_backup.operators.evidence_delivery import deliver
+        from pv_backup.services.compliance import Compliance
+        from pv_backup.services.drill import conclude, unsigned
+
+        order = self._order(context)
+        evidence = conclude(order, self._reports(context, order), bucket=settings.bucket)
+        try:
+            document = self._signed(evidence, settings)
+        except PvBackupError as error:
+            self.log.error("the evidence can't be signed: %s", error)  # noqa: TRY400 - the incident tells it
+            document, evidence = None, unsigned(evidence, error)
+        incident_id = Compliance(journal_hook(self.connections).sessions()).record(
+            drill_id=evidence.drill_id,
+            verdict=evidence.verdict,
+            document=document,
+            rto_s=evidence.rto_s,
+            rpo_s=evidence.rpo_s,
+            failures=evidence.failures,
+        )
+        delivered = []
+        if document is not None:
+            delivered = deliver(document, evidence, store=object_store(self.connections, settings)).delivered
+        return {**_conclusion(evidence, incident_id), "delivered": delivered}
+
+    def _signed(self, evidence: Evidence, settings: Settings) -> str:
+        from pv_backup.hooks.vault_transit import VaultTransitHook
+
+        with named_connection(self.connections.vault):
+            hook = VaultTransitHook(vault_conn_id=self.connections.vault)
+        return hook.evidence_signer(settings.evidence_key).sign(evidence)
+
+    def _order(self, context: Context) -> DrillOrder:
+        from pv_backup.services.drill import DrillOrder
+
+        order = context["ti"].xcom_pull(task_ids=self.order_from)
+        if order is None:
+            error = RefusedError("no drill was begun", remedy=f"see the log of {self.order_from}")
+            error.told = True
+            raise error
+        return DrillOrder.model_validate(order)
+
+    def _reports(self, context: Context, order: DrillOrder) -> list[LegReport]:
+        from pv_backup.services.drill import without_a_word
+        from pv_backup.services.evidence.document import Leg, LegReport
+
+        reports = []
+        for leg, task_id in zip(Leg, self.legs_from, strict=True):
+            if leg in order.legs:
+                report = context["ti"].xcom_pull(task_ids=task_id, key=REPORT)
+                reports.append(LegReport.model_validate(report) if report else without_a_word(leg, order))
+        return reports
+
+
+class DemandProofOperator(BackupStepOperator):
+    """Let no drill be green that did not end in proof, and tell people once what failed (ERR-47-07).
+
+    :param conclusion: what :class:`RecordEvidenceOperator` returned. (templated)
+    """
+
+    template_fields: Sequence[str] = ("conclusion",)
+
+    def __init__(self, *, conclusion: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conclusion = conclusion
+
+    def step(self, context: Context, settings: Settings) -> None:
+        """Close what people were told of this DAG, or tell them.
+
+        :raises DrillFailed: naming the first failure and the incident.
+        """
+        from pv_backup.operators.alerting import alert_of, settle
+        from pv_backup.operators.metrics import report_backups
+
+        report_backups(self.connections)
+        ended = self.conclusion
+        if ended["verdict"] == Verdict.PASSED:
+            settle(context, connections=self.connections)
+            return
+        first, more = ended["failures"][0], len(ended["failures"]) - 1
+        error = DrillFailed(
+            f"drill {ended['drill_id']} failed, incident {ended['incident_id']}: {first['code']} {first['cause']}"
+            + (f" (and {more} more)" if more else ""),
+            remedy=f"{first['remedy']}. The incident asks for its action plan in pv_backup_incident",
+        )
+        # An incident of its own each time: the next drill's failure is news, whatever was told of this one.
+        incident = f"{error.code}/{ended['drill_id']}"
+        alert_of(context, error, backup_id=None, connections=self.connections, incident=incident)
+        error.told = True
+        raise error
+
+
+class SeeToIncidentOperator(TriggerDagRunOperator):
+    """Have people asked for the action plan at once, not only at the next look of `pv_backup_compliance`.
+
+    :param conclusion: what :class:`RecordEvidenceOperator` returned. (templated)
+    """
+
+    template_fields: Sequence[str] = (*TriggerDagRunOperator.template_fields, "conclusion")
+
+    def __init__(self, *, conclusion: Any, **kwargs: Any) -> None:
+        super().__init__(
+            logical_date=None,
+            wait_for_completion=False,
+            deferrable=False,
+            skip_when_already_exists=True,
+            **kwargs,
+        )
+        self.conclusion = conclusion
+
+    def execute(self, context: Context) -> None:
+        """Ends skipped where there is no incident."""
+        if self.conclusion["incident_id"] is None:
+            raise AirflowSkipException("the drill passed")
+        self.trigger_run_id = f"drill__{self.conclusion['drill_id']}"
+        super().execute(context)
+
+
+def _conclusion(evidence: Evidence, incident_id: str | None) -> dict[str, Any]:
+    return {
+        "drill_id": evidence.drill_id,
+        "verdict": str(evidence.verdict),
+        "incident_id": incident_id,
+        "rto_s": evidence.rto_s,
+        "rpo_s": evidence.rpo_s,
+        "failures": [failure.to_json() for failure in evidence.failures],
+    }

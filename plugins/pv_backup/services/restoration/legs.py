@@ -1,0 +1,211 @@
+"""The two legs of a drill: restore in a sandbox, look at what came back, and report it, also what failed (SPEC F4)."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from platform import python_version
+from typing import Any, ClassVar, Final
+
+from pv_backup.services.artefacts import ArtefactType
+from pv_backup.services.drill import LATEST, DrillOrder
+from pv_backup.services.evidence.document import Check, Failure, Leg, LegReport, Result, Used, Verdict, broken
+from pv_backup.services.key_wrapping import KeyWrapper
+from pv_backup.services.manifest import Manifest
+from pv_backup.services.object_store import ObjectStore
+from pv_backup.services.postgres import Server, one_row
+from pv_backup.services.restoration.amcheck import amcheck
+from pv_backup.services.restoration.catalogue import published_backups
+from pv_backup.services.restoration.cluster import ClusterRestore
+from pv_backup.services.restoration.comparison import compare_row_counts
+from pv_backup.services.restoration.contract import run_contract, run_contract_everywhere
+from pv_backup.services.restoration.dump import DumpRestore
+from pv_backup.services.restoration.dump_choice import choose_dump
+from pv_backup.services.restoration.route import Route
+from pv_backup.services.restoration.sandbox import Sandbox
+from pv_backup.services.restoration.server import RestoredServer
+from pv_backup.services.row_counts import count_rows
+from pv_backup.services.timestamps import rfc3339
+
+_PROGRAMS: Final = {
+    Leg.LOGICAL: ("postgres", "pg_restore", "pg_amcheck"),
+    Leg.PHYSICAL: ("postgres", "pg_verifybackup", "pg_amcheck"),
+}
+
+
+@dataclass(frozen=True)
+class LegTools:
+    """What a leg works with: bucket, key, PostgreSQL's programs, and room on this worker.
+
+    :ivar contract: the directory of the contract checks.
+    :ivar staging: where to restore; None takes the worker's temporary directory.
+    """
+
+    store: ObjectStore
+    keys: KeyWrapper
+    tools: Server
+    contract: Path
+    staging: Path | None
+
+
+class DrillLeg(ABC):
+    """One way back. It collects what it learns as it goes, so that a failure can be reported with all that was seen.
+
+    :param tools: what to work with.
+    """
+
+    leg: ClassVar[Leg]
+
+    def __init__(self, tools: LegTools) -> None:
+        self.tools = tools
+        self._began_at = rfc3339(datetime.now(UTC))
+        self._began = time.monotonic()
+        self._facts: dict[str, Any] = {}
+        self._checks: list[Check] = []
+
+    def run(self, order: DrillOrder) -> LegReport:
+        """Restore, check, and leave nothing behind.
+
+        :raises PvBackupError: by which it failed; :meth:`report` then says how far it came.
+        """
+        with Sandbox(self.tools.staging) as sandbox:
+            self._restore(order, sandbox)
+        failed = self._failed_check()
+        if failed is not None:
+            raise broken(failed)
+        return self.report(order)
+
+    def report(self, order: DrillOrder, error: BaseException | None = None) -> LegReport:
+        """What is known of the leg by now.
+
+        :param error: by which it failed.
+        """
+        failed = self._failed_check()
+        failure = Failure.of_check(failed) if failed else Failure.of(error) if error else None
+        return LegReport(
+            leg=self.leg,
+            verdict=Verdict.FAILED if failure else Verdict.PASSED,
+            started_at=self._began_at,
+            finished_at=rfc3339(datetime.now(UTC)),
+            checks=self._checks,
+            failure=failure,
+            versions=self._versions(),
+            **self._facts,
+        )
+
+    @abstractmethod
+    def _restore(self, order: DrillOrder, sandbox: Sandbox) -> None:
+        """Bring the data back and check it, noting facts and checks."""
+
+    def _note_reached(self, order: DrillOrder, reached: datetime) -> None:
+        """The server answers queries: how long that took, and how old is what it holds."""
+        self._facts |= {
+            "reached_at": rfc3339(reached),
+            "rto_s": round(time.monotonic() - self._began, 3),
+            "rpo_s": round(max(0.0, (order.moment - reached).total_seconds()), 3),
+        }
+
+    def _note_used(self, *manifests: Manifest | None) -> None:
+        self._facts["artefacts"] = [
+            Used(
+                key=manifest.key,
+                backup_id=manifest.backup_id,
+                hash_sha3_256=manifest.hash_sha3_256,
+                size_bytes=manifest.size_bytes,
+                k_backup_version=manifest.k_backup_version,
+                exported_at=manifest.exported_at,
+            )
+            for manifest in manifests
+            if manifest
+        ]
+
+    def _failed_check(self) -> Check | None:
+        return next((check for check in self._checks if check.result is Result.FAILED), None)
+
+    def _versions(self) -> dict[str, str]:
+        versions = {name: self.tools.tools.tool_version(name) for name in _PROGRAMS[self.leg]}
+        return versions | {"python": python_version()}
+
+
+class LogicalLeg(DrillLeg):
+    """Roles and dump into a throw-away server, by psql and pg_restore."""
+
+    leg = Leg.LOGICAL
+
+    def _restore(self, order: DrillOrder, sandbox: Sandbox) -> None:
+        tools = self.tools
+        backups = published_backups(tools.store, (ArtefactType.PG_DUMP, ArtefactType.GLOBALS))
+        dump, roles = choose_dump(backups, None if order.target == LATEST else order.moment)
+        self._note_used(roles, dump)
+        self._facts["system_identifier"] = dump.system_identifier
+        engine = DumpRestore(store=tools.store, keys=tools.keys, tools=tools.tools, sandbox=sandbox)
+        with engine.restored(dump, roles) as (server, restored):
+            self._note_reached(order, datetime.fromisoformat(dump.exported_at))
+            database = server.server(restored.database)
+            self._checks += run_contract(database, tools.contract)
+            self._checks.append(compare_row_counts(count_rows(database), dump))
+            self._facts["row_counts"] = count_rows(database, unlogged=False)
+            self._checks.append(amcheck(database))
+
+
+class PhysicalLeg(DrillLeg):
+    """Base backup and WAL into a throw-away server, by recovery to the target."""
+
+    leg = Leg.PHYSICAL
+
+    def plan(self, order: DrillOrder) -> Route:
+        """The way to the target, without taking it.
+
+        :raises TargetAhead: if the target is later than the last shipped commit.
+        :raises NotPublished, TargetRefused, WalGap, IntegrityError: naming what is wrong.
+        """
+        with Sandbox(self.tools.staging) as sandbox:
+            return self._engine(sandbox).plan(order.recovery_target)
+
+    def _restore(self, order: DrillOrder, sandbox: Sandbox) -> None:
+        engine = self._engine(sandbox)
+        route = engine.plan(order.recovery_target)
+        base = route.base.manifest
+        self._note_used(base)
+        with engine.recovered(order.recovery_target, route=route) as (server, restored):
+            self._note_reached(order, restored.reached_at)
+            self._facts |= {
+                "wal_files": restored.wal_files,
+                "timeline": restored.timeline,
+                "reached_lsn": restored.lsn,
+            }
+            self._check_identity(server, base)
+            self._check_databases(server)
+
+    def _check_identity(self, server: RestoredServer, base: Manifest) -> None:
+        began = time.monotonic()
+        with server.connect() as connection:
+            (identifier,) = one_row(connection, "SELECT system_identifier::text FROM pg_control_system()")
+        self._facts["system_identifier"] = identifier
+        same = identifier == base.system_identifier
+        self._checks.append(
+            Check(
+                name="system_identifier",
+                result=Result.PASSED if same else Result.FAILED,
+                seconds=round(time.monotonic() - began, 3),
+                detail=identifier if same else f"the server says {identifier}, the manifest {base.system_identifier}",
+            )
+        )
+
+    def _check_databases(self, server: RestoredServer) -> None:
+        """The contract in the database that is dumped, where one is, and its default part everywhere."""
+        dumps = published_backups(self.tools.store, (ArtefactType.PG_DUMP,))
+        database = dumps[-1].database if dumps else None
+        self._checks += run_contract_everywhere(server.server, self.tools.contract, database)
+        if database is not None:
+            self._facts["row_counts"] = count_rows(server.server(database), unlogged=False)
+        self._checks.append(amcheck(server.server("postgres"), everywhere=True))
+
+    def _engine(self, sandbox: Sandbox) -> ClusterRestore:
+        tools = self.tools
+        return ClusterRestore(
+            store=tools.store, keys=tools.keys, tools=tools.tools, directory=sandbox.data, sandbox=sandbox
+        )

@@ -1,0 +1,82 @@
+"""The drill's DAG on real servers: proof, or an incident; and nothing left of a drill that was killed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pv_backup.services.evidence.document import Evidence
+from pv_backup.services.evidence.signed import SignedDocument
+from tests.integration.drill_world import DRILL, Scene, scene
+from tests.integration.wal_world import wait_until
+from tests.support.clusters import ClusterTemplate
+from tests.support.servers import TestStack
+from tests.system.airflow_world import AirflowWorld, wait_for
+
+pytestmark = pytest.mark.case("TC-NOM-04", "TC-INV-09")
+
+GONE_S = 15
+
+
+@pytest.fixture(scope="module")
+def made(stack: TestStack, cluster_template: ClusterTemplate) -> Iterator[Scene]:
+    with scene(stack, cluster_template) as made:
+        yield made
+
+
+@pytest.fixture
+def world(made: Scene, stack: TestStack, tmp_path: Path, open_path: Path) -> Iterator[AirflowWorld]:
+    """An Airflow on the scene, with a staging area of its own."""
+    backup = made.world.backup
+    bucket = made.bucket
+    env = stack.airflow_environment(
+        home=tmp_path / "airflow", source=made.world.cluster, journal=made.journal, bucket=bucket
+    )
+    env |= {"PV_BACKUP_STAGING_DIRECTORY": str(open_path)}
+    world = AirflowWorld(stack, backup.source, made.journal, bucket, env, tmp_path)
+    yield world
+    for run in world.runs:
+        run.end()
+
+
+def test_a_drill_passes_and_its_evidence_is_on_record(world: AirflowWorld, open_path: Path):
+    ended = world.run(DRILL, conf={"target": "latest"})
+
+    assert ended.exit_code == 0, ended.log
+    states = {task_id: state for task_id, (state, _) in world.tasks().items()}
+    assert states.pop("see_to_the_incident") == "skipped"
+    assert set(states.values()) == {"success"}
+    (row,) = world.sql("SELECT * FROM pv_backup.restoration_evidence")
+    evidence = Evidence.model_validate(SignedDocument.parse(row["document"]).evidence)
+    assert (row["verdict"], row["rto_s"], row["rpo_s"]) == ("PASSED", evidence.rto_s, evidence.rpo_s)
+    assert evidence.run_id.startswith(f"{DRILL}/")
+    assert [leg.verdict for leg in evidence.legs] == ["PASSED", "PASSED"]
+    assert world.sql("SELECT * FROM pv_backup.compliance_incidents") == []
+    assert list(open_path.iterdir()) == []
+
+
+@pytest.mark.case("TC-ERR-07", "TC-ERR-08")
+def test_a_drill_that_is_killed_at_work_leaves_neither_files_nor_servers(world: AirflowWorld, open_path: Path):
+    run = world.start(DRILL, conf={"target": "latest"})
+    wait_for(lambda: restored_servers(open_path), run=run, meaning="a leg's server runs")
+
+    run.process.send_signal(signal.SIGKILL)
+
+    wait_until(lambda: not restored_servers(open_path), meaning="the servers are gone", timeout_s=GONE_S)
+    wait_until(lambda: not list(open_path.iterdir()), meaning="the staging area is empty", timeout_s=GONE_S)
+
+
+def restored_servers(staging: Path) -> list[int]:
+    """Every process of PostgreSQL that works below the staging area."""
+    found = []
+    for process in psutil.process_iter(["name", "cmdline"]):
+        try:
+            if process.info["name"] == "postgres" and process.cwd().startswith(f"{staging}/"):
+                found.append(process.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
