@@ -139,6 +139,8 @@ def test_a_task_has_an_owner_a_deadline_and_the_retry_policy(task: BaseOperator)
         # It waits on no worker, and its execution_timeout would end the wait: by an answer that nobody gave.
         assert task.execution_timeout is None
         assert task.defaults is None
+        # Airflow checks the form when the task starts, before anybody has filled it in.
+        task.params.validate()
         assert timedelta(days=1) < task.response_timeout <= LONGEST_QUESTION
     else:
         assert task.execution_timeout is not None

@@ -158,7 +158,7 @@ class AskForPlanOperator(HITLEntryOperator):
                 code=incident.code,
                 run_url=self.generate_link_to_ui(task_instance=context["ti"]),
                 # Each asking is news, a second answer without a plan is not.
-                incident=f"{context['ti'].dag_id}/{_ASKED}{context['run_id']}",
+                incident=f"{context['ti'].dag_id}/{_ASKED}{self.incident_id} {context['run_id']}",
             )
             alarm(self.connections).tell(alert)
         except Exception:
