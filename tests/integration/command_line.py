@@ -63,6 +63,16 @@ class CommandLine:
             check=False,
         )
 
+    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        """The same without waiting; its output is nobody's."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pv_backup", *map(str, arguments)],
+            env=self.environment,
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
     def without(self, folder: Path, blocked: Collection[str]) -> None:
         """From now on, run by a Python on which these modules are not installed.
 
