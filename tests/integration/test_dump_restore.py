@@ -212,6 +212,24 @@ def test_a_missing_role_is_told_in_pg_restores_words_with_a_remedy(world: Backup
     assert "globals" in refused.remedy
 
 
+def test_a_row_that_cannot_be_copied_is_told_by_its_place_and_not_by_its_content(stack: TestStack, staging: Path):
+    source = stack.new_source()
+    try:
+        with psycopg.connect(source.superuser_dsn) as connection:
+            connection.execute("CREATE TABLE person (name text)")
+            connection.execute("INSERT INTO person VALUES ('a name\n  that is nobody''s business')")
+            # What a dump may hold and a restoration refuses: a check that was added to rows that break it.
+            connection.execute("ALTER TABLE person ADD CONSTRAINT short CHECK (length(name) < 5) NOT VALID")
+            connection.execute("UPDATE pg_constraint SET convalidated = true WHERE conname = 'short'")
+        with backed_up(stack, source) as world:
+            refused = refusal(world, staging, *chosen(world))
+    finally:
+        drop_database(stack.postgres, source.name)
+    assert 'violates check constraint "short"' in refused.what
+    assert "COPY person, line 1" in refused.what
+    assert "business" not in str(refused)
+
+
 def test_what_a_role_file_says_wrong_ends_the_restoration(world: BackupWorld, staging: Path):
     dump, _ = chosen(world)
     refused = refusal(world, staging, dump, dump)

@@ -14,11 +14,20 @@ import pytest
 from dev.provisioning.keys import SSE_KEY
 from pv_backup.services.artefacts import wal_object_key
 from pv_backup.services.basebackup_source import BasebackupSource
-from pv_backup.services.errors import IntegrityError, NotPublished, PvBackupError, RefusedError, TargetRefused, WalGap
+from pv_backup.services.errors import (
+    IntegrityError,
+    NotPublished,
+    PvBackupError,
+    RefusedError,
+    TargetAhead,
+    TargetRefused,
+    WalGap,
+)
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.catalogue import published_backups
 from pv_backup.services.restoration.cluster import ClusterRestore, Restored
+from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.wal import SegmentName, parse_lsn
 from tests.integration.command_line import CommandLine
@@ -165,6 +174,23 @@ def test_a_restore_point_is_reached(lost: Lost, folder: Path):
     assert entries == [commit.entry for commit in lost.ledger[: lost.named]]
 
 
+def test_a_drills_server_answers_while_its_context_is_open_and_leaves_nothing(lost: Lost, folder: Path):
+    bench, at = lost.world.bench, lost.ledger[COMMITS_A_STRETCH + 3].at
+    with Sandbox(folder) as sandbox:
+        restore = ClusterRestore(
+            store=bench.store, keys=bench.keys, tools=Server({}), directory=sandbox.data, sandbox=sandbox
+        )
+        route = restore.plan(RecoveryTarget(time=at))
+        with restore.recovered(route.target, route=route) as (server, restored):
+            with server.server("postgres").connect() as connection:
+                rows = connection.execute("SELECT count(*) FROM ledger").fetchone()
+            assert [path.name for path in sandbox.path.iterdir() if path.name.startswith("wal-")] == []
+    assert rows == (COMMITS_A_STRETCH + 4,)
+    assert restored.reached_at <= at
+    assert (restored.superuser, restored.wal_files > 0) == ("postgres", True)
+    assert list(folder.iterdir()) == []
+
+
 def test_the_very_last_commit_can_be_named_by_its_own_time(lost: Lost, folder: Path):
     _, restored = lost.entries_at(RecoveryTarget(), folder)
 
@@ -174,7 +200,7 @@ def test_the_very_last_commit_can_be_named_by_its_own_time(lost: Lost, folder: P
 def test_a_time_after_the_last_shipped_commit_is_refused_before_anything_starts(lost: Lost, folder: Path):
     refusal = lost.refusal(RecoveryTarget(time=lost.ledger[-1].at + timedelta(seconds=1)), folder)
 
-    assert isinstance(refusal, TargetRefused)
+    assert isinstance(refusal, TargetAhead)
     assert "the last shipped commit was made at" in refusal.what
     assert not (folder / "data").exists()
 
@@ -182,7 +208,7 @@ def test_a_time_after_the_last_shipped_commit_is_refused_before_anything_starts(
 def test_a_byte_past_the_shipped_wal_is_refused_before_anything_starts(lost: Lost, folder: Path):
     refusal = lost.refusal(RecoveryTarget(lsn=lost.ledger[-1].lsn + 64 * 1024 * 1024), folder)
 
-    assert isinstance(refusal, TargetRefused)
+    assert isinstance(refusal, TargetAhead)
     assert "WAL is shipped up to LSN" in refusal.what
     assert not (folder / "data").exists()
 
@@ -191,6 +217,7 @@ def test_a_time_before_the_first_base_backup_is_refused_naming_it(lost: Lost, fo
     refusal = lost.refusal(RecoveryTarget(time=lost.ledger[0].at), folder)
 
     assert isinstance(refusal, TargetRefused)
+    assert not isinstance(refusal, TargetAhead)
     assert "basebackup_20260329.enc" in refusal.what
 
 

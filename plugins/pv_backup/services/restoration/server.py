@@ -19,8 +19,9 @@ import psycopg
 
 from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.said import Tail
 from pv_backup.services.restoration.superuser import find_superuser
-from pv_backup.services.restoration.tools import Place, Started, Tail, as_user, run_as, start, unwatched
+from pv_backup.services.restoration.tools import Place, Started, as_user, run_as, start, unwatched
 
 __all__ = ["SUPERUSER", "RestoredServer", "as_user", "run_as"]
 

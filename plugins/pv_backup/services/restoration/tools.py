@@ -7,8 +7,6 @@ import logging
 import os
 import shutil
 import subprocess
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import IO, Final, TypedDict
 from pv_backup.services.errors import ConfigurationError, RestoreFailed, StagingFull
 from pv_backup.services.postgres import Server
 from pv_backup.services.progress import human_bytes
+from pv_backup.services.restoration.said import Tail
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +24,7 @@ log = logging.getLogger(__name__)
 Started = Callable[[int], None]
 
 _PACKAGED_USER: Final = "postgres"
-_NO_ROOM: Final = "No space left on device"
 _PIPE_BYTES: Final = 1024 * 1024
-_TAIL_LINES: Final = 12
-_KEPT_LINES: Final = 400
 # The program takes the place of a shell that waits for a word: killed before it, we leave nothing running.
 _WHEN_TOLD: Final = ("/bin/sh", "-c", 'read -r go && exec "$@"', "sh")
 
@@ -105,40 +101,6 @@ class Place:
                 f"{purpose} needs at least {human_bytes(needed_bytes)}, "
                 f"and the disk of {self.directory} has {human_bytes(free)} free"
             )
-
-
-class Tail:
-    """The end of what a program says, read as it comes, so that it never waits for us.
-
-    :ivar no_room: whether it ever said that the disk is full.
-    """
-
-    def __init__(self, stream: IO[bytes], *, name: str) -> None:
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self.no_room = False
-        self._stream = stream
-        self._thread = threading.Thread(target=self._collect, name=f"{name}-output", daemon=True)
-        self._thread.start()
-
-    def _collect(self) -> None:
-        with self._stream, open(self._stream.fileno(), "rb", closefd=False) as lines:
-            for line in lines:
-                text = line.decode(errors="replace").rstrip()
-                self.no_room = self.no_room or _NO_ROOM in text
-                self._lines.append(text)
-
-    def end(self, patience_s: float | None = None) -> None:
-        """Wait until the program and all that it started have ended what they say."""
-        self._thread.join(patience_s)
-
-    @property
-    def text(self) -> str:
-        """All lines that are kept."""
-        return "\n".join(self._lines)
-
-    def last(self) -> str:
-        """The last lines, in one."""
-        return "\n".join(list(self._lines)[-_TAIL_LINES:]) or "it said nothing"
 
 
 def start(
