@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -28,6 +29,7 @@ pytestmark = [pytest.mark.case("TC-NOM-04"), pytest.mark.case("TC-ERR-07")]
 
 DEFAULTS = Settings.model_fields["contract_directory"].default
 EVERY_KIND = Path(__file__).with_name("every_kind.sql")
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "contract.md"
 KINDS = 'Every "Kind"'
 PAGE_BYTES = 8192
 
@@ -408,3 +410,22 @@ def test_rows_that_can_not_be_counted_fail_by_name(restored: Restored):
 
     with pytest.raises(RestoreFailed, match=rf"{copy.database} can't be counted: could not open file"):
         count_rows(copy)
+
+
+def test_the_documented_check_finds_what_it_is_for(restored: Restored, directory):
+    (example,) = re.findall(r"```sql\n(.*?)```", DOCUMENTED.read_text(), re.DOTALL)
+    contract = directory(evidence_sealed=example)
+    server = restored.copy(
+        "CREATE SCHEMA legal",
+        "CREATE TABLE legal.piece (id int PRIMARY KEY, content bytea, seal bytea)",
+        "CREATE TABLE legal.custody (piece_id int REFERENCES legal.piece, number int)",
+        "INSERT INTO legal.piece SELECT n, n::text::bytea, sha512(n::text::bytea) FROM generate_series(4710, 4712) n",
+        "INSERT INTO legal.custody SELECT id, n FROM legal.piece, generate_series(1, 4) n",
+    )
+    assert failed(run_contract(server, contract)) == {}
+    query_all(restored.dsn(server.database), "UPDATE legal.piece SET content = 'other' WHERE id = 4711")
+    query_all(restored.dsn(server.database), "DELETE FROM legal.custody WHERE piece_id = 4712 AND number = 2")
+
+    found = failed(run_contract(server, contract))["contract/own/evidence_sealed"]
+
+    assert textwrap.indent(found, "    ") in DOCUMENTED.read_text()
