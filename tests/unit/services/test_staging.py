@@ -189,8 +189,8 @@ def test_without_its_guard_nothing_goes_on_in_clear(tmp_path):
 
 
 def test_a_hung_guard_holds_up_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr("pv_backup.services.staging._GUARD_PATIENCE_S", 0.2)
     with StagingDirectory(base=tmp_path) as staging:
+        monkeypatch.setattr("pv_backup.services.staging._GUARD_PATIENCE_S", 0.2)
         (staging.path / "16389.tar").write_bytes(b"evidence")
         guard_of(psutil.Process()).suspend()
     assert left_in(tmp_path) == []
