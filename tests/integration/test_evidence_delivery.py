@@ -43,7 +43,7 @@ def attachments(mail: EmailMessage) -> dict[str | None, str]:
 
 
 def test_everybody_gets_the_document_byte_for_byte(people: People, view: BucketView, store: ObjectStore):
-    assert deliver(TEXT, EVIDENCE, store=store) == ALL
+    assert deliver(TEXT, EVIDENCE, store=lambda: store) == ALL
 
     assert view.keys() == [f"{KEY}.html", f"{KEY}.json"]
     assert view.body(f"{KEY}.json").decode() == TEXT
@@ -61,9 +61,9 @@ def test_everybody_gets_the_document_byte_for_byte(people: People, view: BucketV
 
 
 def test_a_task_that_is_tried_again_finds_its_copy(people: People, view: BucketView, store: ObjectStore):
-    deliver(TEXT, EVIDENCE, store=store)
+    deliver(TEXT, EVIDENCE, store=lambda: store)
 
-    assert deliver(TEXT, EVIDENCE, store=store) == ALL
+    assert deliver(TEXT, EVIDENCE, store=lambda: store) == ALL
 
     assert view.versions() == [f"{KEY}.html", f"{KEY}.json"]
 
@@ -71,7 +71,7 @@ def test_a_task_that_is_tried_again_finds_its_copy(people: People, view: BucketV
 def test_somebody_elses_copy_is_named_and_left(people: People, view: BucketView, store: ObjectStore):
     view.put(f"{KEY}.json", b"{}")
 
-    delivery = deliver(TEXT, EVIDENCE, store=store)
+    delivery = deliver(TEXT, EVIDENCE, store=lambda: store)
 
     assert delivery.delivered == ["mail", "webhook"]
     assert f"{KEY}.json was written by somebody else" in delivery.failed["bucket"]
@@ -84,7 +84,7 @@ def test_what_is_down_keeps_nothing_from_the_others(
     people.webhook.status = 500
     stack.s3.kill()
 
-    delivery = deliver(TEXT, EVIDENCE, store=store)
+    delivery = deliver(TEXT, EVIDENCE, store=lambda: store)
 
     assert delivery.delivered == ["mail"]
     assert delivery.failed.keys() == {"bucket", "webhook"}
@@ -97,7 +97,7 @@ def test_what_is_down_keeps_nothing_from_the_others(
 def test_a_mail_server_that_refuses_is_named(people: People, store: ObjectStore):
     people.mail.refusing = "552 message too large"
 
-    delivery = deliver(TEXT, EVIDENCE, store=store)
+    delivery = deliver(TEXT, EVIDENCE, store=lambda: store)
 
     assert delivery.delivered == ["bucket", "webhook"]
     assert "552" in delivery.failed["mail"]
@@ -107,7 +107,7 @@ def test_a_channel_that_nobody_configured_is_no_failure(monkeypatch: pytest.Monk
     for name in ("AIRFLOW_CONN_PV_BACKUP_SMTP", "AIRFLOW_CONN_PV_BACKUP_WEBHOOK"):
         monkeypatch.delenv(name, raising=False)
 
-    assert deliver(TEXT, EVIDENCE, store=store) == Delivery(delivered=["bucket"])
+    assert deliver(TEXT, EVIDENCE, store=lambda: store) == Delivery(delivered=["bucket"])
 
 
 def test_the_copy_is_found_from_the_command_line(
@@ -126,8 +126,8 @@ def test_the_copy_is_found_from_the_command_line(
     assert main(["evidence", "list"]) == 0
     assert "holds no evidence" in capsys.readouterr().out
     second = passed(drill_id="00000000-2f35-4a2e-9f0c-0e3a6b1f4c11", started_at="2027-02-20T08:00:00Z")
-    deliver(TEXT, EVIDENCE, store=store)
-    deliver(SIGNER.sign(second.to_json()), second, store=store)
+    deliver(TEXT, EVIDENCE, store=lambda: store)
+    deliver(SIGNER.sign(second.to_json()), second, store=lambda: store)
 
     assert main(["evidence", "list"]) == 0
     assert capsys.readouterr().out.split() == [f"{KEY}.json", f"evidence/2027/02/drill_{second.drill_id}.json"]
@@ -140,7 +140,7 @@ def test_the_copy_is_found_from_the_command_line(
 def test_a_failed_drills_mail_says_so(people: People, store: ObjectStore):
     evidence = failed("rows: <b>\r\nBcc: everybody@example.com")
 
-    deliver(SIGNER.sign(evidence.to_json()), evidence, store=store)
+    deliver(SIGNER.sign(evidence.to_json()), evidence, store=lambda: store)
 
     assert people.codes == ["DRILL-FAILED"]
     assert "rows: &lt;b&gt;" in people.mail.text_of()

@@ -10,7 +10,6 @@ from pv_backup.services.errors import ChannelNotConfigured
 
 if TYPE_CHECKING:
     from pv_backup.services.alerts import Alert
-    from pv_backup.services.evidence.document import Evidence
 
 
 class ChannelNotifier(FirstLine):
@@ -26,16 +25,6 @@ class ChannelNotifier(FirstLine):
     def send(self, alert: Alert) -> None:
         """Deliver it, in seconds.
 
-        :raises ChannelNotConfigured: if its Airflow connection is not defined.
-        :raises AlertUndelivered: saying why, with no secret in it.
-        """
-
-    @abstractmethod
-    def send_evidence(self, evidence: Evidence, *, document: str, page: str) -> None:
-        """Deliver the proof of a drill, in seconds.
-
-        :param document: the signed text, which must arrive byte for byte.
-        :param page: the same as HTML for people.
         :raises ChannelNotConfigured: if its Airflow connection is not defined.
         :raises AlertUndelivered: saying why, with no secret in it.
         """

@@ -1,4 +1,4 @@
-"""Alerts and evidence by webhook: JSON to an HTTP endpoint, Slack's kind included."""
+"""Alerts by webhook: JSON to an HTTP endpoint, Slack's kind included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pv_backup.notifiers.channel import ChannelNotifier
 
 if TYPE_CHECKING:
     from pv_backup.services.alerts import Alert
-    from pv_backup.services.evidence.document import Evidence
 
 
 class WebhookNotifier(ChannelNotifier):
@@ -34,14 +33,3 @@ class WebhookNotifier(ChannelNotifier):
         from pv_backup.services.alert_texts import webhook_json
 
         WebhookHook(http_conn_id=self.http_conn_id).post(webhook_json(alert))
-
-    def send_evidence(self, evidence: Evidence, *, document: str, page: str) -> None:
-        """Post a summary and the document; the page is for mail and bucket.
-
-        :raises ChannelNotConfigured: if the connection is not defined.
-        :raises AlertUndelivered: if the endpoint does not answer with a status of 2xx.
-        """
-        from pv_backup.hooks.webhook import WebhookHook
-        from pv_backup.services.evidence.texts import webhook_json
-
-        WebhookHook(http_conn_id=self.http_conn_id).post(webhook_json(evidence, document))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
@@ -36,7 +37,7 @@ class RecordEvidenceOperator(BackupStepOperator):
     def __init__(self, *, order_from: str, legs_from: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.order_from = order_from
-        self.legs_from = list(legs_from)
+        self.legs_from = legs_from
 
     def step(self, context: Context, settings: Settings) -> dict[str, Any]:
         """Return what the drill's end needs to know.
@@ -64,7 +65,8 @@ class RecordEvidenceOperator(BackupStepOperator):
         )
         delivered = []
         if document is not None:
-            delivered = deliver(document, evidence, store=object_store(self.connections, settings)).delivered
+            store = partial(object_store, self.connections, settings)
+            delivered = deliver(document, evidence, store=store).delivered
         return {**_conclusion(evidence, incident_id), "delivered": delivered}
 
     def _signed(self, evidence: Evidence, settings: Settings) -> str:

@@ -36,11 +36,12 @@ class Delivery:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def deliver(document: str, evidence: Evidence, *, store: ObjectStore) -> Delivery:
+def deliver(document: str, evidence: Evidence, *, store: Callable[[], ObjectStore]) -> Delivery:
     """Copy it to the bucket, and send it by mail and webhook; every failure is logged and named, and none raised.
 
     :param document: as it was signed.
     :param evidence: what the document says.
+    :param store: gives the bucket; its failure is the bucket's alone.
     """
     from pv_backup.services.evidence.report import html
     from pv_backup.services.evidence.texts import message
@@ -68,13 +69,40 @@ def deliver(document: str, evidence: Evidence, *, store: ObjectStore) -> Deliver
     return delivery
 
 
-def _ways(store: ObjectStore, evidence: Evidence, document: str, page: str) -> dict[str, Callable[[], None]]:
-    from pv_backup.notifiers.mail import MailNotifier
-    from pv_backup.notifiers.webhook import WebhookNotifier
+def _ways(
+    store: Callable[[], ObjectStore], evidence: Evidence, document: str, page: str
+) -> dict[str, Callable[[], None]]:
+    return {
+        "bucket": partial(_to_bucket, store, evidence, document=document, page=page),
+        "mail": partial(_by_mail, evidence, document=document, page=page),
+        "webhook": partial(_by_webhook, evidence, document=document),
+    }
+
+
+def _to_bucket(store: Callable[[], ObjectStore], evidence: Evidence, *, document: str, page: str) -> None:
     from pv_backup.services.evidence.publishing import publish_copy
 
-    send = {channel.name: channel.send_evidence for channel in (MailNotifier(), WebhookNotifier())}
-    return {
-        "bucket": partial(publish_copy, store.patient_for(PATIENCE_S), evidence, document=document, page=page),
-        **{name: partial(by, evidence, document=document, page=page) for name, by in send.items()},
-    }
+    publish_copy(store().patient_for(PATIENCE_S), evidence, document=document, page=page)
+
+
+# Not of the notifiers, which are the watchdog's too: what tells of a drill is none of its business (INV-47-06).
+
+
+def _by_mail(evidence: Evidence, *, document: str, page: str) -> None:
+    """The page as the mail's body, page and document as files."""
+    from pv_backup.hooks.mail_server import MailServerHook
+    from pv_backup.services.evidence.publishing import evidence_name
+    from pv_backup.services.evidence.texts import mail_subject
+
+    name = evidence_name(evidence)
+    MailServerHook().deliver(
+        subject=mail_subject(evidence), html=page, files={f"{name}.json": document, f"{name}.html": page}
+    )
+
+
+def _by_webhook(evidence: Evidence, *, document: str) -> None:
+    """A summary and the document; the page is for mail and bucket."""
+    from pv_backup.hooks.webhook import WebhookHook
+    from pv_backup.services.evidence.texts import webhook_json
+
+    WebhookHook().post(webhook_json(evidence, document))
