@@ -36,7 +36,7 @@ migrate: up ## Bring the journal database to the newest schema (`make up` does i
 migrate-back: up ## Take the journal database's schema away; refused while the journal has rows
 	@. .dev/env && $(ALEMBIC) downgrade base
 
-demo: ready ## From nothing to a dump, a base backup and shipped WAL, verified, with a report
+demo: ready ## From nothing to a dump, a base backup and shipped WAL, verified, drilled, with a report
 	@PYTHONPATH=plugins $(BIN)/python -m dev.demo
 
 bench: ready ## Measure against other tools (WHAT=dump|basebackup|wal|all SIZE_GB=1 RUNS=3 SEGMENTS=200)

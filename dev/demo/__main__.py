@@ -1,4 +1,4 @@
-"""``python -m dev.demo``: fill, dump, base backup, write, ship, watch, report; again that day, only the last four."""
+"""``python -m dev.demo``: fill, dump, base backup, write, ship, watch, drill, report; again that day, from the write on."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def _bring_everything(airflow: NarratedAirflow) -> None:
     console.print(f"\ncommitted {write.pieces} pieces of evidence; their commit is in WAL segment {write.segment}")
     airflow.run("pv_backup_wal_shipping")
     airflow.run("pv_backup_watchdog")
+    airflow.run("pv_backup_restoration_drill")
     report(store, os.environ["DEV_JOURNAL_DSN"], day, write)
 
 

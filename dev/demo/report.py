@@ -12,6 +12,9 @@ from dev.demo.narration import console
 from dev.demo.source import Write
 from pv_backup.cli.catalogue import aligned, describe
 from pv_backup.services.artefacts import WAL_PREFIX, ArtefactType, object_key_of_day, wal_object_key
+from pv_backup.services.evidence.document import Evidence
+from pv_backup.services.evidence.texts import span
+from pv_backup.services.evidence.verification import read_unverified
 from pv_backup.services.manifest import Manifest, published
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import human_bytes
@@ -35,11 +38,14 @@ def report(store: ObjectStore, journal_dsn: str, day: date, write: Write) -> Non
         console.print(aligned(describe(manifests[artefact_type]) | _figures(manifests[artefact_type])))
     _report_wal(store, journal_dsn, write)
     _report_journal(journal_dsn, day)
+    evidence = _report_drill(journal_dsn)
     console.print("\n[bold]Look closer[/bold]")
     for command in (
         f"verify {keys[ArtefactType.BASEBACKUP]}",
         f"fetch {keys[ArtefactType.PG_DUMP]} | pg_restore --list",
         "restore /tmp/restored --latest",
+        f"evidence fetch {evidence.drill_id} > drill.json",
+        "evidence report drill.json --output drill.html",
     ):
         console.print(f"  . .dev/env && .venv/bin/python -m pv_backup {command}")
 
@@ -96,6 +102,23 @@ def _report_journal(journal_dsn: str, day: date) -> None:
     for row in _ask(journal_dsn, of_wal):
         events = f"{row['count']} events, one a file"
         console.print(f"  {'wal':<10} {events:<36} {row['outcome']}         {_clock(row['newest'])}")
+
+
+def _report_drill(journal_dsn: str) -> Evidence:
+    """What the newest drill proved; its DAG would have failed if it had not."""
+    (row,) = _ask(journal_dsn, "SELECT document FROM pv_backup.restoration_evidence ORDER BY id DESC LIMIT 1")
+    evidence, signature = read_unverified(row["document"])
+    console.print("\n[bold]Restoration drill[/bold]")
+    facts = {
+        "verdict": f"{evidence.verdict}, {sum(len(leg.checks) for leg in evidence.legs)} checks",
+        "evidence": f"signed by {signature.key}, version {signature.key_version}, {signature.algorithm}",
+    }
+    for leg in evidence.legs:
+        facts[f"{leg.leg} leg"] = (
+            f"{sum((leg.row_counts or {}).values())} rows back after {span(leg.rto_s)}, {span(leg.rpo_s)} old"
+        )
+    console.print(aligned(facts))
+    return evidence
 
 
 def _ask(dsn: str, query: str, *parameters: object) -> list[dict[str, Any]]:
