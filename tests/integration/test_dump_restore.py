@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -31,7 +32,7 @@ from pv_backup.services.restoration.catalogue import published_backups
 from pv_backup.services.restoration.dump import DumpRestore
 from pv_backup.services.restoration.dump_choice import choose_dump
 from pv_backup.services.restoration.sandbox import Sandbox
-from tests.integration.backup_world import BackupWorld, backup_world
+from tests.integration.backup_world import MEBIBYTE, BackupWorld, backup_world
 from tests.support.clusters import ClusterTemplate
 from tests.support.servers import Source, TestStack
 
@@ -174,25 +175,43 @@ def test_of_a_damaged_artefact_no_tool_sees_a_byte(
     assert started == []
 
 
-def test_an_artefact_replaced_after_its_verification_is_not_restored(
-    world: BackupWorld, staging: Path, started: list[str], monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def replacing(world: BackupWorld, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Right after its verification, another artefact lies in the dump's place."""
     dump, roles = chosen(world)
-    other = world.bucket.body(roles.key)
-    verify, seen = verification.verify_object, []
+    verify = verification.verify_object
 
     def verify_then_replace(*args: Any) -> None:
         verify(*args)
-        seen.append(args[2])
         if args[2] == dump.key:
-            world.bucket.put(dump.key, other, world.bucket.head(roles.key)["Metadata"])
+            world.bucket.put(dump.key, world.bucket.body(roles.key), world.bucket.head(roles.key)["Metadata"])
 
     monkeypatch.setattr("pv_backup.services.restoration.content.verify_object", verify_then_replace)
     with tampered(world, dump.key, lambda body: body):
-        refused = refusal(world, staging, dump, roles)
+        yield
+
+
+@pytest.mark.usefixtures("replacing")
+def test_what_was_verified_is_restored_whatever_lies_in_its_place_by_then(world: BackupWorld, staging: Path):
+    with (
+        Sandbox(staging) as sandbox,
+        restore_of(world, sandbox).restored(*chosen(world)) as (server, restored),
+        server.connect(restored.database) as connection,
+    ):
+        assert connection.execute("SELECT count(*) FROM archive.document").fetchone() == (2000,)
+    assert list(staging.iterdir()) == []
+
+
+@pytest.mark.usefixtures("replacing")
+def test_without_room_for_a_copy_it_is_fetched_again_and_must_be_the_same(
+    world: BackupWorld, staging: Path, started: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pv_backup.services.restoration.dump._EMPTY_CLUSTER_BYTES", 0)
+    free = shutil.disk_usage(staging)._replace(free=MEBIBYTE)
+    monkeypatch.setattr("pv_backup.services.restoration.content.shutil.disk_usage", lambda directory: free)
+    refused = refusal(world, staging, *chosen(world))
     assert isinstance(refused, ReadBackMismatch)
     assert "was replaced between its verification and its reading" in refused.what
-    assert seen == [roles.key, dump.key]
     assert "pg_restore" not in started
 
 

@@ -125,8 +125,9 @@ class ClusterRestore:
         self._demand_empty()
         route = route or self.plan(target)
         make_private(self._directory, self._user)
-        self._demand_room(route)
-        unpack_cluster(self._store, self._keys, route.base.manifest, self._directory, runner=self._runner)
+        manifest, needed = route.base.manifest, self._needed_bytes(route)
+        self._place.demand_room(needed, f"the cluster in {manifest.key}")
+        unpack_cluster(self._store, self._keys, manifest, self._directory, runner=self._runner, needed_bytes=needed)
         verify_unpacked(self._directory, runner=self._runner)
         self._prepare()
         with ExitStack() as server_exit:
@@ -185,10 +186,11 @@ class ClusterRestore:
         log.info("recovered to %s in %.1f s: timeline %d from %s", route.target, seconds, timeline, lsn)
         return Restored(route.base, route.target, timeline, lsn, last_commit, feed.served, seconds, server.superuser)
 
-    def _demand_room(self, route: Route) -> None:
-        unpacked_bytes = route.base.manifest.exported_bytes
+    @staticmethod
+    def _needed_bytes(route: Route) -> int:
+        """What the disk must hold at least: nobody knows by how much the WAL lets the cluster grow."""
         ahead = min(len(route.files), MOST_AT_ONCE) * route.base.segment_bytes
-        self._place.demand_room(unpacked_bytes + ahead, f"the cluster in {route.base.manifest.key}")
+        return route.base.manifest.exported_bytes + ahead
 
     def _archive(self, base: Base) -> WalArchive:
         return WalArchive(

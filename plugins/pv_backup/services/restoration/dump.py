@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -19,7 +19,7 @@ from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server
-from pv_backup.services.restoration.content import verified_content, verify_content
+from pv_backup.services.restoration.content import VerifiedContent
 from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.server import RestoredServer
 from pv_backup.services.restoration.tools import make_private
@@ -97,22 +97,32 @@ class DumpRestore:
         database = dump.database
         if database is None:
             raise NotPublished(f"{dump.key} names no database", remedy="name the key of a dump")
-        for manifest in (roles, dump):
-            if manifest is not None:
-                verify_content(self._store, self._keys, manifest)
         # The artefact is compressed harder than PostgreSQL does it: less than that does not suffice.
         self._sandbox.demand_room(_EMPTY_CLUSTER_BYTES + dump.size_bytes, f"the database in {dump.key}")
-        self._make_cluster()
-        settings = _THROWN_AWAY
-        with self._sandbox.new_server(
-            self._tools, data=self._sandbox.data, settings=settings, superuser=self._superuser
-        ) as server:
+        with ExitStack() as kept:
+            roles_content = kept.enter_context(self._verified(roles)) if roles else None
+            content = kept.enter_context(self._verified(dump))
+            self._make_cluster()
+            server = kept.enter_context(
+                self._sandbox.new_server(
+                    self._tools, data=self._sandbox.data, settings=_THROWN_AWAY, superuser=self._superuser
+                )
+            )
             server.wait_until_recovered()
-            if roles is not None:
-                self._restore_roles(server, roles)
-            self._restore_database(server, dump, database)
+            if roles_content is not None:
+                self._restore_roles(server, roles_content)
+            self._restore_database(server, content, database)
             seconds = self._answered(server, database, began)
             yield server, DumpRestored(dump, roles, database, seconds)
+
+    def _verified(self, manifest: Manifest) -> VerifiedContent:
+        return VerifiedContent(
+            store=self._store,
+            keys=self._keys,
+            manifest=manifest,
+            place=self._sandbox.place,
+            spare_bytes=_EMPTY_CLUSTER_BYTES + manifest.exported_bytes,
+        )
 
     def _make_cluster(self) -> None:
         """An empty cluster, UTF-8; each database brings its own locale."""
@@ -133,8 +143,8 @@ class DumpRestore:
             remedy="read its message; see that PostgreSQL 15's server is installed whole on this worker",
         )
 
-    def _restore_roles(self, server: RestoredServer, roles: Manifest) -> None:
-        with verified_content(self._store, self._keys, roles, label="restoring") as content:
+    def _restore_roles(self, server: RestoredServer, roles: VerifiedContent) -> None:
+        with roles.read(label="restoring") as content:
             self._run(
                 server,
                 ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"],
@@ -142,7 +152,7 @@ class DumpRestore:
                 stdin=content,
             )
 
-    def _restore_database(self, server: RestoredServer, dump: Manifest, database: str) -> None:
+    def _restore_database(self, server: RestoredServer, dump: VerifiedContent, database: str) -> None:
         """By pg_restore; a tablespace that the database itself lies in is made first, inside of the data directory.
 
         `--no-tablespaces` spares all objects theirs, and CREATE DATABASE not, which has it from pg_dump.
@@ -157,12 +167,12 @@ class DumpRestore:
                 connection.execute(sql.SQL("CREATE TABLESPACE {} LOCATION ''").format(sql.Identifier(missing[1])))
             self._restore_objects(server, dump, database)
 
-    def _restore_objects(self, server: RestoredServer, dump: Manifest, database: str) -> None:
+    def _restore_objects(self, server: RestoredServer, dump: VerifiedContent, database: str) -> None:
         with server.connect() as connection:
             # initdb makes one that is called `postgres`, as the dump's may be.
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(database)))
         into = f"--dbname={server.server().database}"
-        with verified_content(self._store, self._keys, dump, label="restoring") as content:
+        with dump.read(label="restoring") as content:
             self._run(
                 server,
                 ["pg_restore", "--create", "--exit-on-error", "--no-tablespaces", into],

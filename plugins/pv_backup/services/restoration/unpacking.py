@@ -8,24 +8,35 @@ from pathlib import Path
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore
-from pv_backup.services.restoration.content import verified_content, verify_content
+from pv_backup.services.restoration.content import VerifiedContent
 from pv_backup.services.restoration.tools import ToolRunner
 
 log = logging.getLogger(__name__)
 
 
 def unpack_cluster(
-    store: ObjectStore, keys: KeyWrapper, manifest: Manifest, directory: Path, *, runner: ToolRunner
+    store: ObjectStore,
+    keys: KeyWrapper,
+    manifest: Manifest,
+    directory: Path,
+    *,
+    runner: ToolRunner,
+    needed_bytes: int = 0,
 ) -> None:
     """Unpack a published base backup; only what it unpacks to is ever on the disk.
 
     :param directory: empty, and of the user that the server will run as.
     :param runner: runs tar as that user.
+    :param needed_bytes: what the restoration takes of the disk beside the artefact.
     :raises IntegrityError: if the artefact is not what its manifest says; nothing was unpacked then.
     :raises RestoreFailed: if tar fails: a full disk, a right that is missing.
     """
-    verify_content(store, keys, manifest)
-    with verified_content(store, keys, manifest, label="unpacking") as content:
+    with (
+        VerifiedContent(
+            store=store, keys=keys, manifest=manifest, place=runner.place, spare_bytes=needed_bytes
+        ) as artefact,
+        artefact.read(label="unpacking") as content,
+    ):
         runner.run(
             ["tar", "--extract", "--file=-", f"--directory={directory}", "--no-same-owner"],
             failing=f"tar could not unpack {manifest.key} into {directory}",
