@@ -22,7 +22,8 @@ what to do next. The failure itself was told by its drill. Other codes:
   was closed by another plan meanwhile, and the message says by whom.
 * FAILED_FORMAT, CONFIGURATION: the message names the value, the setting or the connection.
 * ERR-47-06: the journal is down. Bring it back, then clear the failed task; an answer that was given is kept.
-* ERR-47-08: the task's process was killed. Clear it.
+* ERR-47-08: the task's process was killed, or somebody marked it as failed. The incident stays open; clear the task, or
+  leave it to `pv_backup_compliance`.
 """
 
 from __future__ import annotations
