@@ -1,4 +1,4 @@
-"""``python -m dev.demo``: fill, dump, base backup, write, ship, watch, drill, report; again that day, from the write on."""
+"""``python -m dev.demo``: fill, back up, write, ship, watch, drill, report; again that day, only from the write on."""
 
 from __future__ import annotations
 

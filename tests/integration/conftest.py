@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +48,23 @@ def reach(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
     """Let this process find what listens there."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def disk(open_path: Path) -> Iterator[Callable[[float], Path]]:
+    """Mounts a disk of so many MiB, which only root can."""
+    with ExitStack() as mounted:
+
+        def mount(mebibytes: float) -> Path:
+            place = open_path / "disk"
+            place.mkdir()
+            options = f"size={int(mebibytes * 1024)}k,mode=0711"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
+            mounted.callback(place.rmdir)
+            mounted.callback(subprocess.run, ["umount", "--lazy", place], check=True)
+            return place
+
+        yield mount
 
 
 @pytest.fixture(scope="session")

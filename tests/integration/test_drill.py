@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pv_backup.services.artefacts import wal_object_key
+from pv_backup.services.artefacts import manifest_key, wal_object_key
+from pv_backup.services.basebackup_source import BasebackupSource
 from pv_backup.services.errors import FormatRejected, TargetAhead
 from pv_backup.services.evidence.document import Evidence, Result
 from pv_backup.services.evidence.signed import SignedDocument
 from pv_backup.services.validation import check_backup_id
-from tests.integration.drill_world import Drill, Scene, become_drill_worker, drill, scene
+from tests.integration.backup_world import DAY
+from tests.integration.drill_world import Drill, Scene, become_drill_worker, drill, evidence_sql, scene
 from tests.support.clusters import ClusterTemplate
 from tests.support.people import People
 from tests.support.servers import TestStack
@@ -20,6 +22,7 @@ from tests.support.servers import TestStack
 pytestmark = pytest.mark.case("TC-NOM-04", "TC-ERR-07")
 
 DUMP = "2026/03/backup_20260329.enc"
+WEEK = timedelta(days=7)
 BASE = "2026/03/basebackup_20260329.enc"
 
 
@@ -45,6 +48,20 @@ def worker(made: Scene, staging, people: People, monkeypatch) -> Scene:
 
 def evidence_of(made: Scene) -> Evidence:
     return Evidence.model_validate(SignedDocument.parse(made.documents()[-1]).evidence)
+
+
+def damage_page(made: Scene, *, table: str) -> None:
+    """Flip bits in the first page of a table, on the disk of the source while it is down."""
+    cluster = made.world.cluster
+    ((path,),) = evidence_sql(cluster, "SELECT pg_relation_filepath(%s)", table)
+    cluster.postgres.stop()
+    with (cluster.postgres.data_directory / path).open("r+b") as file:
+        # The first line pointer, behind the header of 24 bytes (PostgreSQL 15, 73.6).
+        file.seek(24)
+        pointer = file.read(4)
+        file.seek(24)
+        file.write(bytes(byte ^ 0xFF for byte in pointer))
+    cluster.postgres.start()
 
 
 def alerts(people: People) -> list[str]:
@@ -199,6 +216,27 @@ class TestFailures:
 
         assert incident["code"] == "WAL-GAP"
         assert name in incident["reason"]
+
+    def test_a_corrupted_page(self, worker: Scene, people: People):
+        """The source had it when it was copied: the artefact is whole, PostgreSQL's checksums are off."""
+        made = worker
+        damage_page(made, table="piece")
+        attempt = made.world.backup.back_up(BasebackupSource(server=made.world.cluster.server), day=DAY + WEEK)
+        try:
+            incident = self.failed(made, people, leg="physical")
+        finally:
+            made.world.bucket.delete(manifest_key(attempt.object_key))
+
+        assert (incident["code"], incident["failed_check"]) == ("CORRUPTION", "pg_amcheck")
+        assert "public.piece" in incident["reason"] or "evidence.public" in incident["reason"]
+
+    def test_a_full_staging_disk(self, worker: Scene, people: People, disk, monkeypatch):
+        monkeypatch.setenv("PV_BACKUP_STAGING_DIRECTORY", str(disk(8)))
+
+        incident = self.failed(worker, people, leg="physical")
+
+        assert incident["code"] == "STAGING-FULL"
+        assert "PV_BACKUP_STAGING_DIRECTORY" in incident["next_step"]
 
     def test_a_leg_whose_worker_was_killed(self, worker: Scene, people: People, monkeypatch):
         run = Drill({"target": "latest", "leg": "logical"})

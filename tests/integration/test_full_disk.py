@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,22 +54,6 @@ def world(stack: TestStack, cluster_template: ClusterTemplate) -> Iterator[WalWo
             yield world
     finally:
         cluster.discard()
-
-
-@pytest.fixture
-def disk(open_path: Path) -> Iterator[Disk]:
-    """Mounts a disk of so many MiB."""
-    with ExitStack() as mounted:
-
-        def mount(mebibytes: float) -> Path:
-            place = open_path / "disk"
-            place.mkdir()
-            options = f"size={int(mebibytes * 1024)}k,mode=0711"
-            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
-            mounted.callback(subprocess.run, ["umount", "--lazy", place], check=True)
-            return place
-
-        yield mount
 
 
 def dump_in(world: WalWorld, sandbox: Sandbox) -> AbstractContextManager[Any]:

@@ -12,7 +12,19 @@ from typing import Any, ClassVar, Final
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.drill import LATEST, DrillOrder
-from pv_backup.services.evidence.document import Check, Failure, Leg, LegReport, Result, Used, Verdict, broken
+from pv_backup.services.errors import RestoreFailed
+from pv_backup.services.evidence.document import (
+    NEXT,
+    PG_AMCHECK,
+    Check,
+    Failure,
+    Leg,
+    LegReport,
+    Result,
+    Used,
+    Verdict,
+    broken,
+)
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore
@@ -122,8 +134,20 @@ class DrillLeg(ABC):
             if manifest
         ]
 
+    def _count(self, server: Server, *, unlogged: bool) -> dict[str, int] | None:
+        """Rows by table; that they can't be counted is a finding, and pg_amcheck may say why."""
+        try:
+            return count_rows(server, unlogged=unlogged)
+        except RestoreFailed as error:
+            detail = f"{error.what}\n{NEXT} {error.remedy}"
+            self._checks.append(Check(name="row_counts", result=Result.FAILED, seconds=0.0, detail=detail))
+            return None
+
     def _failed_check(self) -> Check | None:
-        return next((check for check in self._checks if check.result is Result.FAILED), None)
+        """The one that names the incident: where pages are broken, they are why the other checks failed."""
+        failed = [check for check in self._checks if check.result is Result.FAILED]
+        failed.sort(key=lambda check: not check.name.startswith(PG_AMCHECK))
+        return failed[0] if failed else None
 
     def _versions(self) -> dict[str, str]:
         versions = {name: self.tools.tools.tool_version(name) for name in _PROGRAMS[self.leg]}
@@ -146,8 +170,10 @@ class LogicalLeg(DrillLeg):
             self._note_reached(order, datetime.fromisoformat(dump.exported_at))
             database = server.server(restored.database)
             self._checks += run_contract(database, tools.contract)
-            self._checks.append(compare_row_counts(count_rows(database), dump))
-            self._facts["row_counts"] = count_rows(database, unlogged=False)
+            counts = self._count(database, unlogged=True)
+            if counts is not None:
+                self._checks.append(compare_row_counts(counts, dump))
+                self._facts["row_counts"] = self._count(database, unlogged=False)
             self._checks.append(amcheck(database))
 
 
@@ -201,7 +227,7 @@ class PhysicalLeg(DrillLeg):
         database = dumps[-1].database if dumps else None
         self._checks += run_contract_everywhere(server.server, self.tools.contract, database)
         if database is not None:
-            self._facts["row_counts"] = count_rows(server.server(database), unlogged=False)
+            self._facts["row_counts"] = self._count(server.server(database), unlogged=False)
         self._checks.append(amcheck(server.server("postgres"), everywhere=True))
 
     def _engine(self, sandbox: Sandbox) -> ClusterRestore:
