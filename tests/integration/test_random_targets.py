@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from threading import Event, Thread
 
 import psycopg
@@ -21,10 +22,12 @@ import pytest
 from pv_backup.services.artefacts import wal_object_key
 from pv_backup.services.basebackup_source import BasebackupSource
 from pv_backup.services.errors import IntegrityError
+from pv_backup.services.manifest import stored_header
 from pv_backup.services.postgres import Server, one_row
 from pv_backup.services.restoration.catalogue import published_backups
 from pv_backup.services.restoration.cluster import ClusterRestore
 from pv_backup.services.restoration.target import RecoveryTarget
+from pv_backup.services.restoration.wal_archive import WalArchive
 from pv_backup.services.wal import SegmentName, parse_lsn
 from tests.integration.wal_world import WalWorld, wal_world
 from tests.support.clusters import ClusterTemplate, open_directory
@@ -191,21 +194,49 @@ def test_at_any_target_the_rows_are_those_of_the_ledger(lost: Lost, count: int):
     assert timelines == {False, True}, f"seed {SEED} draws no target on one side of the timeline switch"
 
 
+@contextmanager
+def changed(lost: Lost, key: str, place: int, bit: int) -> Iterator[str]:
+    """The bucket with one bit of an object changed; what was done, in words."""
+    bucket = lost.world.bucket
+    body, metadata = bucket.body(key), bucket.head(key)["Metadata"]
+    bucket.put(key, body[:place] + bytes([body[place] ^ bit]) + body[place + 1 :], metadata)
+    try:
+        yield f"seed {SEED}: bit {bit} of byte {place} of {key}"
+    finally:
+        bucket.put(key, body, metadata)
+
+
 @pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.soak)])
 def test_a_byte_that_changed_anywhere_in_the_shipped_wal_ends_the_restoration_by_name(lost: Lost, count: int):
-    draw, bucket = random.Random(SEED), lost.world.bucket
+    draw = random.Random(SEED)
     (manifest,) = published_backups(lost.world.bench.store)
     assert manifest.wal_files
     needed = [name for name in lost.world.shipped() if SegmentName.parse(name) and name > manifest.wal_files[-1]]
-    for number in range(count):
+    for _ in range(count):
         key = wal_object_key(draw.choice(needed))
-        body, metadata = bucket.body(key), bucket.head(key)["Metadata"]
-        place, bit = draw.randrange(len(body)), 1 << draw.randrange(8)
-        where = f"damage {number} of seed {SEED}: bit {bit} of byte {place} of {key}"
-        bucket.put(key, body[:place] + bytes([body[place] ^ bit]) + body[place + 1 :], metadata)
-        try:
+        place, bit = draw.randrange(len(lost.world.bucket.body(key))), 1 << draw.randrange(8)
+        with changed(lost, key, place, bit) as where:
             with pytest.raises(IntegrityError) as refused, lost.restored(RecoveryTarget()):
                 pytest.fail(f"restored in spite of {where}")
-        finally:
-            bucket.put(key, body, metadata)
-        assert key in refused.value.what, where
+            assert key in refused.value.what, where
+
+
+@pytest.mark.parametrize("share", [10, pytest.param(1, marks=pytest.mark.soak)])
+def test_whatever_byte_of_its_header_changed_the_file_is_named(lost: Lost, tmp_path: Path, share: int):
+    bench, name = lost.world.bench, lost.world.shipped()[-1]
+    key = wal_object_key(name)
+    header = stored_header(bench.store, key)
+    (manifest,) = published_backups(bench.store)
+    archive = WalArchive(
+        store=bench.store,
+        keys=bench.keys,
+        timeline=1,
+        segment_bytes=1024 * 1024,
+        system_identifier=manifest.system_identifier,
+    )
+    for place in range(SEED % share, len(header.raw), share):
+        with changed(lost, key, place, 1 << place % 8) as where:
+            with pytest.raises(IntegrityError) as refused:
+                archive.fetch(name, tmp_path / name)
+            assert key in refused.value.what, where
+            assert not (tmp_path / name).exists(), where

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pv_backup.services.artefacts import ArtefactType, invalid_mark_key, manifest_key
 from pv_backup.services.envelope import Header, read_header
 from pv_backup.services.errors import IntegrityError
+from pv_backup.services.naming import naming
 from pv_backup.services.object_store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,8 @@ def read_manifest(store: ObjectStore, object_key: str) -> StoredManifest | None:
 
 def stored_header(store: ObjectStore, object_key: str) -> Header:
     """Read the PVB1 header at the beginning of an object, which names the artefact that it holds."""
-    return read_header(store.read(object_key).read)
+    with naming(object_key):
+        return read_header(store.read(object_key).read)
 
 
 def published(store: ObjectStore, object_key: str) -> Manifest | None:
@@ -144,7 +146,7 @@ def published(store: ObjectStore, object_key: str) -> Manifest | None:
     try:
         header = stored_header(store, object_key)
     except IntegrityError as error:
-        log.warning("%s has a manifest and is no artefact: %s", object_key, error.what)
+        log.warning("a manifest, but no artefact: %s", error.what)
         return None
     speaks = (
         header.context.object_key == object_key == manifest.key

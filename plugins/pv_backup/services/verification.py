@@ -15,6 +15,7 @@ from pv_backup.services.errors import IntegrityError, PvBackupError, ReadBackMis
 from pv_backup.services.hashing import Sha3
 from pv_backup.services.key_wrapping import KeyWrapper, wiped
 from pv_backup.services.manifest import InvalidMark, Manifest, mark_invalid
+from pv_backup.services.naming import naming
 from pv_backup.services.object_reader import StoredObject
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
@@ -89,9 +90,10 @@ def open_artefact(store: ObjectStore, keys: KeyWrapper, key: str, progress: Prog
         progress.read_bytes = reader.position
         return data
 
-    header = read_header(read)
-    with wiped(keys.unwrap(header.context.wrapped_dek)) as dek:
-        yield OpenedArtefact(header, decrypt(read, header=header, dek=dek), reader.metadata)
+    with naming(key):
+        header = read_header(read)
+        with wiped(keys.unwrap(header.context.wrapped_dek)) as dek:
+            yield OpenedArtefact(header, decrypt(read, header=header, dek=dek), reader.metadata)
 
 
 def verify_object(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expected) -> None:
@@ -106,7 +108,8 @@ def verify_object(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expe
             remedy="find out who deletes from the bucket; then run the day again",
         )
     # Asked before the download: S3's own encryption may hang on the same Vault, and ERR-47-02 is due in seconds.
-    demand_vault(keys, there)
+    with naming(key):
+        demand_vault(keys, there)
     progress = Progress(label=f"reading back {key}", downloads=True, total_bytes=there.size)
     with progress.reporting():
         compare_stored(store, keys, key, expected, progress=progress)
