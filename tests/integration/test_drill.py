@@ -83,6 +83,9 @@ def test_both_legs_pass_and_leave_proof(worker: Scene, people: People):
     assert physical.wal_files
     assert {check.result for leg in evidence.legs for check in leg.checks} == {Result.PASSED}
     names = {check.name for check in logical.checks}
+    assert {f"SHA3-256 of {DUMP}", "psql", "pg_restore"} <= names
+    steps = [check.name for check in physical.checks][:3]
+    assert steps == [f"SHA3-256 of {BASE}", "pg_verifybackup", "recovery"]
     assert {"row_counts", "pg_amcheck"} <= {name.partition(" ")[0] for name in names}
     assert any(name.startswith("contract/") for name in names)
     for leg in evidence.legs:

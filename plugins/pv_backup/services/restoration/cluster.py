@@ -26,6 +26,7 @@ from pv_backup.services.restoration.feed import MOST_AT_ONCE, WalFeed
 from pv_backup.services.restoration.route import Base, Route, choose_base, find_route
 from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.server import RestoredServer
+from pv_backup.services.restoration.steps import step
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.tools import Place, ToolRunner, make_private, run_as
 from pv_backup.services.restoration.unpacking import unpack_cluster, verify_unpacked
@@ -133,7 +134,8 @@ class ClusterRestore:
         with ExitStack() as server_exit:
             with self._staging() as staging, self._feed(route, staging) as feed:
                 server = server_exit.enter_context(self._server(route, feed))
-                self._wait(server, feed)
+                with step("recovery"):
+                    self._wait(server, feed)
             yield server, self._restored(server, route, feed, began)
 
     def _feed(self, route: Route, staging: Path) -> WalFeed:

@@ -21,6 +21,7 @@ from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_reader import ObjectReader, StoredObject
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.progress import Progress
+from pv_backup.services.restoration.steps import step
 from pv_backup.services.restoration.tools import Place
 from pv_backup.services.verification import Expected, open_artefact, unpacked, verify_object
 
@@ -59,7 +60,8 @@ class VerifiedContent:
         if shutil.disk_usage(directory).free >= self._spare_bytes + manifest.size_bytes:
             self._source.copy = tempfile.TemporaryFile(dir=directory)
         try:
-            verify_object(self._store, self._keys, manifest.key, Expected.by_manifest(manifest))
+            with step(f"SHA3-256 of {manifest.key}"):
+                verify_object(self._store, self._keys, manifest.key, Expected.by_manifest(manifest))
         except BaseException:
             self._source.drop()
             raise

@@ -22,6 +22,7 @@ from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.content import VerifiedContent
 from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.server import RestoredServer
+from pv_backup.services.restoration.steps import step
 from pv_backup.services.restoration.tools import make_private
 
 log = logging.getLogger(__name__)
@@ -110,8 +111,10 @@ class DumpRestore:
             )
             server.wait_until_recovered()
             if roles_content is not None:
-                self._restore_roles(server, roles_content)
-            self._restore_database(server, content, database)
+                with step("psql"):
+                    self._restore_roles(server, roles_content)
+            with step("pg_restore"):
+                self._restore_database(server, content, database)
             seconds = self._answered(server, database, began)
             yield server, DumpRestored(dump, roles, database, seconds)
 

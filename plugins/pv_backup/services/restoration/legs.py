@@ -39,6 +39,7 @@ from pv_backup.services.restoration.dump_choice import choose_dump
 from pv_backup.services.restoration.route import Route
 from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.server import RestoredServer
+from pv_backup.services.restoration.steps import told_to
 from pv_backup.services.row_counts import count_rows
 from pv_backup.services.timestamps import rfc3339
 
@@ -83,7 +84,7 @@ class DrillLeg(ABC):
 
         :raises PvBackupError: by which it failed; :meth:`report` then says how far it came.
         """
-        with Sandbox(self.tools.staging) as sandbox:
+        with told_to(self._note_step), Sandbox(self.tools.staging) as sandbox:
             self._restore(order, sandbox)
         failed = self._failed_check()
         if failed is not None:
@@ -111,6 +112,9 @@ class DrillLeg(ABC):
     @abstractmethod
     def _restore(self, order: DrillOrder, sandbox: Sandbox) -> None:
         """Bring the data back and check it, noting facts and checks."""
+
+    def _note_step(self, name: str, seconds: float) -> None:
+        self._checks.append(Check(name=name, result=Result.PASSED, seconds=seconds))
 
     def _note_reached(self, order: DrillOrder, reached: datetime) -> None:
         """The server answers queries: how long that took, and how old is what it holds."""

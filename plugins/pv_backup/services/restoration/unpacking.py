@@ -9,6 +9,7 @@ from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.restoration.content import VerifiedContent
+from pv_backup.services.restoration.steps import step
 from pv_backup.services.restoration.tools import ToolRunner
 
 log = logging.getLogger(__name__)
@@ -50,9 +51,10 @@ def verify_unpacked(directory: Path, *, runner: ToolRunner) -> None:
 
     :raises RestoreFailed: with what it says.
     """
-    runner.run(
-        [runner.tools.tool("pg_verifybackup"), "--quiet", str(directory)],
-        failing=f"pg_verifybackup refuses {directory}",
-        remedy="the artefact's hash was right, so look at this machine's disk and memory; then restore again",
-    )
+    with step("pg_verifybackup"):
+        runner.run(
+            [runner.tools.tool("pg_verifybackup"), "--quiet", str(directory)],
+            failing=f"pg_verifybackup refuses {directory}",
+            remedy="the artefact's hash was right, so look at this machine's disk and memory; then restore again",
+        )
     log.info("pg_verifybackup: every file of %s is as it was backed up", directory)
