@@ -7,7 +7,8 @@ import threading
 from collections import deque
 from typing import IO, Final
 
-_NO_ROOM: Final = "No space left on device"
+# The second is PostgreSQL's hint when a block fitted in part: then the system gave it no error to quote.
+_NO_ROOM: Final = re.compile("No space left on device|Check free disk space|Disk quota exceeded")
 _TAIL_LINES: Final = 12
 _KEPT_LINES: Final = 400
 # An error is sent to people and stands in the evidence, where the rows that PostgreSQL quotes are nobody's business.
@@ -38,7 +39,7 @@ class Tail:
         with self._stream, open(self._stream.fileno(), "rb", closefd=False) as lines:
             for line in lines:
                 text = self._without_rows(line.decode(errors="replace").rstrip())
-                self.no_room = self.no_room or _NO_ROOM in text
+                self.no_room = self.no_room or _NO_ROOM.search(text) is not None
                 if text:
                     self._lines.append(text)
 
