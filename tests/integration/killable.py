@@ -25,10 +25,13 @@ class Order:
 
     :ivar steps: a file that gets the name of each step as it comes.
     :ivar kill_at: the number of the step, from 1, at which the run kills itself; 0: at none.
+    :ivar kill_from: the name of the step that is number 1, the first of that name; empty: the first of all. Threads
+        share out the steps anew in each run, so that a number alone does not tell what a run is at.
     """
 
     steps: str
     kill_at: int = 0
+    kill_from: str = ""
 
     def as_line(self) -> str:
         return json.dumps(asdict(self)) + "\n"
@@ -52,6 +55,7 @@ class Steps:
     def __init__(self) -> None:
         self._log: Any = None
         self._kill_at = 0
+        self._kill_from = ""
         self._lock = threading.Lock()
         self._count = 0
 
@@ -59,11 +63,15 @@ class Steps:
         """In the run's own process."""
         self._log = Path(order.steps).open("ab", buffering=0)  # noqa: SIM115 - open as long as the process lives
         self._kill_at = order.kill_at
+        self._kill_from = order.kill_from
 
     def hear(self, step: str) -> None:
         with self._lock:
-            self._count += 1
             self._log.write(f"{step}\n".encode())
+            if self._kill_from and step != self._kill_from:
+                return
+            self._kill_from = ""
+            self._count += 1
             if self._count == self._kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -102,6 +102,10 @@ def _configuration(home: Path, port: int | None) -> str:
         "port": port or DEFAULT_PORT,
         "archive_mode": "off",
         "allow_in_place_tablespaces": "on",
+        # Those that were prepared come back, and their number is not known.
+        "max_prepared_transactions": 1000,
+        # A subscription would go on consuming its publisher's slot, which may serve another by now.
+        "max_logical_replication_workers": 0,
     }
     quoted = {name: str(value).replace("'", "''") for name, value in settings.items()}
     return "".join(f"{name} = '{value}'\n" for name, value in quoted.items())

@@ -6,19 +6,16 @@ interpreter while they work on a chunk, so two cores are used and no chunk is co
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
+from pv_backup.services.ahead import Ahead
 from pv_backup.services.compression import Compressor
 from pv_backup.services.envelope import EnvelopeWriter
 from pv_backup.services.errors import FailClosedError
 from pv_backup.services.hashing import Sha3
 from pv_backup.services.progress import Progress
-
-_QUEUED_CHUNKS = 4
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -70,8 +67,7 @@ def stream(
         sink.write(piece)
 
     emit(envelope.header.raw)
-    compressed = _Background(_compress(chunks, progress), name="compression")
-    with compressed:
+    with Ahead(_compress(chunks, progress), name="compression") as compressed:
         for piece in compressed:
             check()
             hasher.update(piece)
@@ -98,44 +94,3 @@ def _compress(chunks: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
         if piece := compressor.update(chunk):
             yield piece
     yield compressor.finish()
-
-
-class _Background:
-    """Run an iterator in a thread, a few items ahead; what it raises is raised to whoever consumes it."""
-
-    def __init__(self, items: Iterator[bytes], *, name: str) -> None:
-        self._items = items
-        self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(_QUEUED_CHUNKS)
-        self._abandoned = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def _run(self) -> None:
-        end: BaseException | None = None
-        try:
-            for item in self._items:
-                if not self._put(item):
-                    return
-        except BaseException as error:  # noqa: BLE001 - handed over, whatever it is
-            end = error
-        self._put(end)
-
-    def _put(self, item: bytes | BaseException | None) -> bool:
-        while not self._abandoned.is_set():
-            try:
-                self._queue.put(item, timeout=0.5)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def __iter__(self) -> Iterator[bytes]:
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._abandoned.set()

@@ -14,6 +14,7 @@ from pv_backup.services.settings import ENV_PREFIX, MULTIPART_ABOVE_BYTES, Setti
 
 pytestmark = pytest.mark.case("TC-NEG-05")
 
+PLACES = {"pg_bin_dir", "wal_directory", "staging_directory", "contract_directory", "evidence_key"}
 NEEDED = {"bucket": "b", "kms_key_id": "k", "transit_key": "t"}
 
 CLAMPED = {
@@ -41,7 +42,7 @@ def test_every_setting_of_the_specification_is_there_with_its_default():
     settings = Settings.load(NEEDED)
     specified = {**CLAMPED, **REJECTED}
     assert {name: getattr(settings, name) for name in specified} == {n: d for n, (d, _, _) in specified.items()}
-    assert set(Settings.model_fields) == {*specified, *NEEDED, "pg_bin_dir", "wal_directory", "staging_directory"}
+    assert set(Settings.model_fields) == {*specified, *NEEDED, *PLACES}
     assert settings.wal_directory == Path("/var/wal-archive")
 
 

@@ -128,11 +128,14 @@ class ClusterRestore:
         make_private(self._directory, self._user)
         manifest, needed = route.base.manifest, self._needed_bytes(route)
         self._place.demand_room(needed, f"the cluster in {manifest.key}")
-        unpack_cluster(self._store, self._keys, manifest, self._directory, runner=self._runner, needed_bytes=needed)
-        verify_unpacked(self._directory, runner=self._runner)
-        self._prepare()
         with ExitStack() as server_exit:
             with self._staging() as staging, self._feed(route, staging) as feed:
+                feed.prefetch()
+                unpack_cluster(
+                    self._store, self._keys, manifest, self._directory, runner=self._runner, needed_bytes=needed
+                )
+                verify_unpacked(self._directory, runner=self._runner)
+                self._prepare()
                 server = server_exit.enter_context(self._server(route, feed))
                 with step("recovery"):
                     self._wait(server, feed)

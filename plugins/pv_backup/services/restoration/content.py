@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import IO, Self, cast
 
+from pv_backup.services.ahead import Ahead
 from pv_backup.services.errors import ReadBackMismatch
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import Manifest
@@ -85,7 +86,8 @@ class VerifiedContent:
                     f"{manifest.key} was replaced between its verification and its reading",
                     remedy="find out who writes to the bucket, then restore again",
                 )
-            yield unpacked(artefact.header, artefact.plaintext)
+            with Ahead(unpacked(artefact.header, artefact.plaintext), name="decompression") as pieces:
+                yield iter(pieces)
 
 
 class _FetchedOnce:

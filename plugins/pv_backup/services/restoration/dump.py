@@ -185,7 +185,7 @@ class DumpRestore:
 
     def _run(self, server: RestoredServer, command: list[str], *, failing: str, stdin: Iterator[bytes]) -> None:
         reached = server.server()
-        connected = Server({**reached.params, "options": _WRITABLE}, reached.bin_dir)
+        connected = Server({**reached.params, "options": f"{reached.params['options']} {_WRITABLE}"}, reached.bin_dir)
         try:
             self._runner.run(
                 [self._tools.tool(command[0]), *command[1:]],

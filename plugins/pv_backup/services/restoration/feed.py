@@ -109,6 +109,11 @@ class WalFeed:
             if other not in self._fetched:
                 self._fetched[other] = self._pool.submit(self._fetch, other)
 
+    def prefetch(self) -> None:
+        """Have the first files ready before recovery asks for them."""
+        for name in self._files[:_AHEAD]:
+            self._fetched[name] = self._pool.submit(self._fetch, name)
+
     def _fetch(self, name: str) -> None:
         try:
             self._archive.fetch(name, self._directory / name)

@@ -31,6 +31,8 @@ SUPERUSER: Final = "postgres"
 _PORT: Final = "5432"
 #: There is one in every cluster; `postgres` may have been dropped, or be what is restored.
 _ANY_DATABASE: Final = "template1"
+# Libraries that are not here would close every connection; a database's own settings go before the server's.
+_NO_PRELOAD: Final = "-c session_preload_libraries= -c local_preload_libraries="
 _LOOK_EVERY_S: Final = 0.05
 _STOP_PATIENCE_S: Final = 120
 _QUIT_PATIENCE_S: Final = 10
@@ -53,6 +55,8 @@ _APART: Final = {
     # Whoever waits for an answer shall learn that there will be none.
     "restart_after_crash": "off",
     "max_prepared_transactions": "1000",
+    # A subscription would go on consuming its publisher's slot, which belongs to the source.
+    "max_logical_replication_workers": "0",
     "allow_in_place_tablespaces": "on",
     # Shared memory that a killed server would leave behind goes with the directory.
     "dynamic_shared_memory_type": "mmap",
@@ -103,6 +107,7 @@ class RestoredServer:
     def server(self, database: str = _ANY_DATABASE) -> Server:
         """How tools and checks reach one of its databases, as superuser."""
         params = {"host": str(self._home), "port": _PORT, "user": self.superuser, "dbname": database}
+        params["options"] = _NO_PRELOAD
         return Server(params, self._tools.bin_dir)
 
     def connect(self, database: str = _ANY_DATABASE) -> psycopg.Connection:

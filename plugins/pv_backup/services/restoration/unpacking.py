@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Final
 
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import Manifest
@@ -13,6 +14,9 @@ from pv_backup.services.restoration.steps import step
 from pv_backup.services.restoration.tools import ToolRunner
 
 log = logging.getLogger(__name__)
+
+# 1 MiB at a time instead of 10 KiB: a quarter of tar's time goes otherwise into asking the pipe.
+_LARGE_READS: Final = ("--blocking-factor=2048", "--read-full-records")
 
 
 def unpack_cluster(
@@ -39,7 +43,7 @@ def unpack_cluster(
         artefact.read(label="unpacking") as content,
     ):
         runner.run(
-            ["tar", "--extract", "--file=-", f"--directory={directory}", "--no-same-owner"],
+            ["tar", "--extract", "--file=-", f"--directory={directory}", "--no-same-owner", *_LARGE_READS],
             failing=f"tar could not unpack {manifest.key} into {directory}",
             remedy="read its message; see that the disk is well and has room, then restore into an empty directory",
             stdin=content,
