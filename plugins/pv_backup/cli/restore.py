@@ -65,16 +65,18 @@ def add_commands(commands: Commands) -> None:
 
 def _restore(options: argparse.Namespace, settings: Settings, store: ObjectStore) -> None:
     from pv_backup.services.restoration.cluster import ClusterRestore
+    from pv_backup.services.restoration.steps import told_to
 
     if options.port and not options.start:
         raise SystemExit("--port says where a started server listens: it goes with --start")
     # Its steps are told as they come: an hour of silence at 04:10 helps nobody.
     logging.getLogger("pv_backup").setLevel(logging.INFO)
     tools, directory = Server({}, settings.pg_bin_dir), options.directory.absolute()
-    restored = ClusterRestore(store=store, keys=keys_from_environment(settings), tools=tools, directory=directory).run(
-        _target(options)
-    )
-    _tell(directory, restored)
+    restore = ClusterRestore(store=store, keys=keys_from_environment(settings), tools=tools, directory=directory)
+    steps: list[str] = []
+    with told_to(lambda name, seconds: steps.append(f"{name} {seconds:.1f} s")):
+        restored = restore.run(_target(options))
+    _tell(directory, restored, steps)
     if options.start:
         from pv_backup.cli.starting import start_server
 
@@ -84,13 +86,13 @@ def _restore(options: argparse.Namespace, settings: Settings, store: ObjectStore
         print(f"  {started.stop}")
 
 
-def _tell(directory: Path, restored: Restored) -> None:
+def _tell(directory: Path, restored: Restored, steps: list[str]) -> None:
     last = restored.last_commit.isoformat() if restored.last_commit else "none after the base backup"
     print(f"restored: {directory}, from {restored.base}")
     print(f"  target       {restored.target}")
     print(f"  last commit  {last}")
     print(f"  timeline     {restored.timeline}, from LSN {restored.lsn}")
-    print(f"  took         {restored.seconds:.1f} s, {restored.wal_files} WAL files")
+    print(f"  took         {restored.seconds:.1f} s: {', '.join(steps)}; {restored.wal_files} WAL files")
 
 
 def _port(text: str) -> int:

@@ -101,7 +101,7 @@ class ClusterRestore:
         :raises RestoreFailed: if a tool or the server fails.
         :raises IntegrityError: naming the object, if one is damaged or swapped.
         """
-        with self.recovered(target) as (server, restored):
+        with self.recovered(target) as (server, restored), step("shutdown"):
             server.stop()
         add_missing_configuration(
             self._directory,
@@ -109,7 +109,8 @@ class ClusterRestore:
             superuser=restored.superuser,
             in_place=bool(restored.base.manifest.tablespaces),
         )
-        self._sync()
+        with step("sync"):
+            self._sync()
         return restored
 
     @contextmanager

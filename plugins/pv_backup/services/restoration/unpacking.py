@@ -41,6 +41,7 @@ def unpack_cluster(
             store=store, keys=keys, manifest=manifest, place=runner.place, spare_bytes=needed_bytes
         ) as artefact,
         artefact.read(label="unpacking") as content,
+        step("tar"),
     ):
         runner.run(
             ["tar", "--extract", "--file=-", f"--directory={directory}", "--no-same-owner", *_LARGE_READS],
