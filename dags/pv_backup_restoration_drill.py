@@ -56,6 +56,8 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
+    # Less than what pv_backup_compliance gives a drill before it calls it unproven.
+    dagrun_timeout=timedelta(hours=46),
     default_args=DEFAULT_ARGS,
     on_failure_callback=ON_RUN_FAILURE,
     tags=[Tag.PV_BACKUP, Tag.RESTORATION],

@@ -45,7 +45,7 @@ class Drills:
     ) -> str | None:
         return self.compliance.record(
             drill_id=drill_id, verdict=verdict, document=document, rto_s=12.5, rpo_s=0.25, failures=failures
-        )
+        ).incident_id
 
     def passed(self, *, ago: str, legs: list[Leg] = BOTH) -> str:
         drill_id = self.begun(ago=ago, legs=legs)

@@ -84,8 +84,8 @@ def test_both_legs_pass_and_leave_proof(worker: Scene, people: People):
     assert {check.result for leg in evidence.legs for check in leg.checks} == {Result.PASSED}
     names = {check.name for check in logical.checks}
     assert {f"SHA3-256 of {DUMP}", "psql", "pg_restore"} <= names
-    steps = [check.name for check in physical.checks][:3]
-    assert steps == [f"SHA3-256 of {BASE}", "pg_verifybackup", "recovery"]
+    steps = [check.name for check in physical.checks][:4]
+    assert steps == [f"SHA3-256 of {BASE}", "tar", "pg_verifybackup", "recovery"]
     assert {"row_counts", "pg_amcheck"} <= {name.partition(" ")[0] for name in names}
     assert any(name.startswith("contract/") for name in names)
     for leg in evidence.legs:
@@ -240,6 +240,52 @@ class TestFailures:
 
         assert incident["code"] == "STAGING-FULL"
         assert "PV_BACKUP_STAGING_DIRECTORY" in incident["next_step"]
+
+    def test_a_staging_disk_without_room_for_a_look_at_the_wal(self, worker: Scene, people: People, disk, monkeypatch):
+        monkeypatch.setenv("PV_BACKUP_STAGING_DIRECTORY", str(disk(0.5)))
+
+        incident = self.failed(worker, people, worker.moments[5], leg="physical")
+
+        assert incident["code"] == "STAGING-FULL"
+
+    def test_a_worker_without_postgresqls_programs(self, worker: Scene, people: People, tmp_path, monkeypatch):
+        monkeypatch.setenv("PV_BACKUP_PG_BIN_DIR", str(tmp_path))
+
+        incident = self.failed(worker, people, leg="logical")
+
+        assert incident["code"] == "CONFIGURATION"
+        assert "initdb is not on this worker" in incident["reason"]
+
+    def test_a_failed_drill_stays_failed_when_its_tasks_are_cleared(self, worker: Scene, people: People):
+        bucket, whole = worker.world.bucket, worker.world.bucket.body(DUMP)
+        bucket.overwrite(DUMP, whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])
+        try:
+            run = drill(leg="logical")
+        finally:
+            bucket.overwrite(DUMP, whole)
+        documents, incidents = worker.documents(), worker.incidents()
+
+        for task_id, needs in (
+            ("restore_the_dump", ("order", "choose_the_target")),
+            ("record_the_evidence", None),
+            ("demand_the_proof", ("conclusion", "record_the_evidence")),
+        ):
+            run.errors.pop(task_id, None)
+            run.run_task(task_id, needs)
+
+        assert "restore_the_dump" not in run.errors
+        assert type(run.errors["demand_the_proof"]).__name__ == "DrillFailed"
+        assert run.conclusion["verdict"] == "FAILED"
+        assert (worker.documents(), worker.incidents()) == (documents, incidents)
+        assert "DRILL-PASSED" not in people.codes
+
+    def test_a_record_that_was_marked_as_done_is_no_proof(self, worker: Scene, people: People):
+        run = Drill({"target": "latest", "leg": "logical"}, {("record_the_evidence", "return_value"): None})
+
+        run.run_task("demand_the_proof", ("conclusion", "record_the_evidence"))
+
+        assert type(run.errors["demand_the_proof"]).__name__ == "DrillFailed"
+        assert "marked as done by hand" in str(run.errors["demand_the_proof"])
 
     def test_a_leg_whose_worker_was_killed(self, worker: Scene, people: People, monkeypatch):
         run = Drill({"target": "latest", "leg": "logical"})

@@ -65,7 +65,7 @@ def anybody(request, journal):
 def incident(compliance):
     return compliance.record(
         drill_id=str(uuid4()), verdict=Verdict.FAILED, document=None, rto_s=None, rpo_s=None, failures=[FAILURE]
-    )
+    ).incident_id
 
 
 def update(connection, incident, changes, *parameters):

@@ -150,7 +150,7 @@ def story(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             rto_s=None,
             rpo_s=None,
             failures=[FAILURE],
-        )
+        ).incident_id
         assert incident is not None
         told = Story(world, people, incident, killed_drill(world, compliance))
         runs = [f"{incident}__{number}" for number in (1, 2, 3)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from uuid import uuid4
 
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 
 from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.workbench import build_workbench, journal_hook
-from pv_backup.services.errors import PvBackupError, RetryableError, TargetAhead, TaskStopped
+from pv_backup.services.errors import TargetAhead, TaskStopped, explain
 from pv_backup.services.evidence.document import Leg
 
 if TYPE_CHECKING:
@@ -52,25 +52,25 @@ class ChooseTargetOperator(BackupStepOperator):
             legs=legs,
             now=datetime.now(UTC),
         )
+        compliance = Compliance(journal_hook(self.connections).sessions())
+        compliance.open_incidents()  # a journal that is away is told at once, not after an hour of looking at WAL
         self._demand_within_reach(order, settings)
-        Compliance(journal_hook(self.connections).sessions()).begin(
-            drill_id=order.drill_id, run_id=run_id, target=order.target, legs=legs
-        )
+        compliance.begin(drill_id=order.drill_id, run_id=run_id, target=order.target, legs=legs)
         self.log.info("drill %s restores %s by the legs: %s", order.drill_id, order.target, ", ".join(legs))
         return order.model_dump(mode="json")
 
     def _demand_within_reach(self, order: DrillOrder, settings: Settings) -> None:
-        """Refuse a time after the last shipped commit; whatever else is wrong is for the legs to find."""
+        """Refuse a time after the last shipped commit; whatever else is wrong is for the legs to find, and fail by."""
         from pv_backup.services.restoration.legs import PhysicalLeg
 
         if order.recovery_target.time is None:
             return
         try:
             PhysicalLeg(leg_tools(build_workbench(self.connections, settings), settings)).plan(order)
-        except (TargetAhead, RetryableError):
+        except TargetAhead:
             raise
-        except PvBackupError as error:
-            self.log.warning("the physical leg will fail: %s", error)
+        except Exception as error:
+            self.log.exception("the physical leg will meet this: %s", explain(error)[1])
 
 
 class RestoreLegOperator(BackupStepOperator):
@@ -107,8 +107,7 @@ class RestoreLegOperator(BackupStepOperator):
             report = leg.run(order)
         except (Exception, AirflowTaskTimeout) as error:
             context["ti"].xcom_push(REPORT, leg.report(order, error).to_json())
-            if isinstance(error, PvBackupError):
-                error.told = True
+            cast(Any, error).told = True  # of whatever kind: the drill's end tells it
             raise
         context["ti"].xcom_push(REPORT, report.to_json())
         return {"rto_s": report.rto_s, "rpo_s": report.rpo_s, "reached_at": report.reached_at}

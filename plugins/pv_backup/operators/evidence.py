@@ -13,7 +13,7 @@ from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.configuration import named_connection
 from pv_backup.operators.drill import REPORT
 from pv_backup.operators.workbench import journal_hook, object_store
-from pv_backup.services.errors import DrillFailed, PvBackupError, RefusedError
+from pv_backup.services.errors import ConfigurationError, DrillFailed, PvBackupError, RefusedError
 from pv_backup.services.evidence.document import Verdict
 
 if TYPE_CHECKING:
@@ -40,13 +40,14 @@ class RecordEvidenceOperator(BackupStepOperator):
         self.legs_from = legs_from
 
     def step(self, context: Context, settings: Settings) -> dict[str, Any]:
-        """Return what the drill's end needs to know.
+        """Return what the drill's end needs to know, by what stands on record: somebody may have cleared this task.
 
         :raises JournalUnavailable: ERR-47-06; what stays unrecorded is found by `pv_backup_compliance`.
         """
         from pv_backup.operators.evidence_delivery import deliver
         from pv_backup.services.compliance import Compliance
         from pv_backup.services.drill import conclude, unsigned
+        from pv_backup.services.evidence.verification import read_unverified
 
         order = self._order(context)
         evidence = conclude(order, self._reports(context, order), bucket=settings.bucket)
@@ -55,7 +56,7 @@ class RecordEvidenceOperator(BackupStepOperator):
         except PvBackupError as error:
             self.log.error("the evidence can't be signed: %s", error)  # noqa: TRY400 - the incident tells it
             document, evidence = None, unsigned(evidence, error)
-        incident_id = Compliance(journal_hook(self.connections).sessions()).record(
+        recorded = Compliance(journal_hook(self.connections).sessions()).record(
             drill_id=evidence.drill_id,
             verdict=evidence.verdict,
             document=document,
@@ -64,10 +65,13 @@ class RecordEvidenceOperator(BackupStepOperator):
             failures=evidence.failures,
         )
         delivered = []
-        if document is not None:
+        if recorded.document is not None:
+            if recorded.document != document:
+                self.log.warning("drill %s was recorded before, and that stands", evidence.drill_id)
+                evidence, _ = read_unverified(recorded.document)
             store = partial(object_store, self.connections, settings)
-            delivered = deliver(document, evidence, store=store).delivered
-        return {**_conclusion(evidence, incident_id), "delivered": delivered}
+            delivered = deliver(recorded.document, evidence, store=store).delivered
+        return {**_conclusion(evidence, recorded.incident_id), "delivered": delivered}
 
     def _signed(self, evidence: Evidence, settings: Settings) -> str:
         from pv_backup.hooks.vault_transit import VaultTransitHook
@@ -119,11 +123,12 @@ class DemandProofOperator(BackupStepOperator):
         from pv_backup.operators.metrics import report_backups
 
         report_backups(self.connections)
-        ended = self.conclusion
-        if ended["verdict"] == Verdict.PASSED:
+        ended = _demanded(self.conclusion)
+        if ended["verdict"] == Verdict.PASSED and ended["incident_id"] is None:
             settle(context, connections=self.connections)
             return
-        first, more = ended["failures"][0], len(ended["failures"]) - 1
+        failures = ended["failures"] or [{"code": DrillFailed.code, "cause": "an incident stands", "remedy": "read it"}]
+        first, more = failures[0], len(failures) - 1
         error = DrillFailed(
             f"drill {ended['drill_id']} failed, incident {ended['incident_id']}: {first['code']} {first['cause']}"
             + (f" (and {more} more)" if more else ""),
@@ -155,11 +160,31 @@ class SeeToIncidentOperator(TriggerDagRunOperator):
         self.conclusion = conclusion
 
     def execute(self, context: Context) -> None:
-        """Ends skipped where there is no incident."""
-        if self.conclusion["incident_id"] is None:
+        """Ends skipped where there is no incident.
+
+        :raises ConfigurationError: if the DAG is paused, and so would only queue the run.
+        """
+        ended = _demanded(self.conclusion)
+        if ended["incident_id"] is None:
             raise AirflowSkipException("the drill passed")
-        self.trigger_run_id = f"drill__{self.conclusion['drill_id']}"
+        if context["ti"].get_dag(self.trigger_dag_id).is_paused:
+            raise ConfigurationError(
+                f"{self.trigger_dag_id} is paused, so nobody is asked what will be done about incident "
+                f"{ended['incident_id']}",
+                remedy=f"unpause {self.trigger_dag_id}, and trigger it",
+            )
+        self.trigger_run_id = f"drill__{ended['drill_id']}"
         super().execute(context)
+
+
+def _demanded(conclusion: Any) -> dict[str, Any]:
+    """The conclusion, which is missing where somebody marked the task before as done."""
+    if conclusion is None:
+        raise DrillFailed(
+            "the drill has no conclusion: its record was marked as done by hand",
+            remedy="trigger pv_backup_restoration_drill again; `pv_backup_compliance` finds what was left unproven",
+        )
+    return dict(conclusion)
 
 
 def _conclusion(evidence: Evidence, incident_id: str | None) -> dict[str, Any]:

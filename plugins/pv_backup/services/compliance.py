@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
@@ -27,6 +28,19 @@ log = logging.getLogger(__name__)
 OPENED: Final = "incident_opened"
 CLOSED: Final = "incident_closed"
 PLAN_REFUSED: Final = "plan_refused"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What stands of a drill, whoever recorded it first: nothing else may be told of it.
+
+    :ivar document: the signed document, None as long as there is none.
+    :ivar incident_id: None if it has none.
+    """
+
+    verdict: Verdict
+    document: str | None
+    incident_id: str | None
 
 
 class Compliance:
@@ -69,7 +83,7 @@ class Compliance:
         rto_s: float | None,
         rpo_s: float | None,
         failures: Sequence[Failure],
-    ) -> str | None:
+    ) -> Recorded:
         """Keep a drill's evidence and, unless it passed, open its incident: both or neither.
 
         What was recorded first stands; a repeat adds at most the document that was missing. A drill that passed and
@@ -77,24 +91,27 @@ class Compliance:
 
         :param document: the signed document, None if it could not be signed.
         :param failures: the first one names the incident.
-        :returns: the incident, None if there is none.
+        :returns: what stands now; the caller's own verdict and document are nothing beside it.
         """
         with transaction(self._sessions, f"recording drill {drill_id}") as session:
             _lock(session, drill_id)
-            evidence = select(RestorationEvidence.verdict).where(RestorationEvidence.drill_id == drill_id)
+            evidence = select(RestorationEvidence).where(RestorationEvidence.drill_id == drill_id)
             recorded = session.execute(evidence).scalar_one_or_none()
             standing = _incidents_of(session, drill_id)
-            if recorded is None and document is not None:
+            told = [incident for code, incident in standing.items() if code != DrillUnproven.code]
+            if recorded is not None:
+                return Recorded(Verdict(recorded.verdict), recorded.document, told[0] if told else None)
+            if document is not None:
                 session.add(
                     RestorationEvidence(drill_id=drill_id, verdict=verdict, rto_s=rto_s, rpo_s=rpo_s, document=document)
                 )
-            told = [incident for code, incident in standing.items() if code != DrillUnproven.code]
-            if recorded is not None or told:
-                return told[0] if told else None
+            if told:
+                return Recorded(verdict, document, told[0])
             if verdict is Verdict.PASSED and document is not None:
-                return None
+                return Recorded(verdict, document, None)
             failure = failures[0] if failures else _unsaid(drill_id, verdict)
-            return standing.get(failure.code) or self._open(session, failure, drill_id=drill_id)
+            incident_id = standing.get(failure.code) or self._open(session, failure, drill_id=drill_id)
+            return Recorded(Verdict.FAILED, document, incident_id)
 
     def open_incidents(self) -> list[Incident]:
         """Those that nobody has closed, the oldest first."""

@@ -18,9 +18,9 @@ LATEST: Final = "latest"
 
 
 class DrillOrder(BaseModel):
-    """What a drill shall restore, settled once at its beginning, so that both legs aim at the same moment.
+    """What a drill shall restore, settled once at its beginning.
 
-    :ivar target: `latest`, or RFC 3339.
+    :ivar target: `latest`, of which each leg takes what is there when it begins; or RFC 3339, the same for both.
     :ivar started_at: RFC 3339 UTC, the drill's beginning.
     :ivar legs: which ways back are tried.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.drill import LATEST, DrillOrder
-from pv_backup.services.errors import RestoreFailed
+from pv_backup.services.errors import NotPublished, RestoreFailed, TargetRefused
 from pv_backup.services.evidence.document import (
     NEXT,
     PG_AMCHECK,
@@ -42,6 +43,8 @@ from pv_backup.services.restoration.server import RestoredServer
 from pv_backup.services.restoration.steps import told_to
 from pv_backup.services.row_counts import count_rows
 from pv_backup.services.timestamps import rfc3339
+
+log = logging.getLogger(__name__)
 
 _PROGRAMS: Final = {
     Leg.LOGICAL: ("postgres", "pg_restore", "pg_amcheck"),
@@ -154,8 +157,15 @@ class DrillLeg(ABC):
         return failed[0] if failed else None
 
     def _versions(self) -> dict[str, str]:
-        versions = {name: self.tools.tools.tool_version(name) for name in _PROGRAMS[self.leg]}
-        return versions | {"python": python_version()}
+        """Of the programs; a worker that lacks one has failed already, and must be able to report that."""
+        versions = {"python": python_version()}
+        for name in _PROGRAMS[self.leg]:
+            try:
+                versions[name] = self.tools.tools.tool_version(name)
+            except Exception as error:  # noqa: BLE001 - no version may hide how the leg ended
+                log.warning("the version of %s is not known: %s", name, error)
+                versions[name] = "not known"
+        return versions
 
 
 class LogicalLeg(DrillLeg):
@@ -208,7 +218,7 @@ class PhysicalLeg(DrillLeg):
                 "reached_lsn": restored.lsn,
             }
             self._check_identity(server, base)
-            self._check_databases(server)
+            self._check_databases(server, order)
 
     def _check_identity(self, server: RestoredServer, base: Manifest) -> None:
         began = time.monotonic()
@@ -225,14 +235,23 @@ class PhysicalLeg(DrillLeg):
             )
         )
 
-    def _check_databases(self, server: RestoredServer) -> None:
+    def _check_databases(self, server: RestoredServer, order: DrillOrder) -> None:
         """The contract in the database that is dumped, where one is, and its default part everywhere."""
-        dumps = published_backups(self.tools.store, (ArtefactType.PG_DUMP,))
-        database = dumps[-1].database if dumps else None
+        database = self._dumped_database(order)
         self._checks += run_contract_everywhere(server.server, self.tools.contract, database)
         if database is not None:
             self._facts["row_counts"] = self._count(server.server(database), unlogged=False)
         self._checks.append(amcheck(server.server("postgres"), everywhere=True))
+
+    def _dumped_database(self, order: DrillOrder) -> str | None:
+        """The one that the logical leg restores; None where nothing was dumped before the target."""
+        backups = published_backups(self.tools.store, (ArtefactType.PG_DUMP,))
+        try:
+            dump, _ = choose_dump(backups, None if order.target == LATEST else order.moment)
+        except (NotPublished, TargetRefused) as error:
+            log.warning("only the default checks are run: %s", error.what)
+            return None
+        return dump.database
 
     def _engine(self, sandbox: Sandbox) -> ClusterRestore:
         tools = self.tools
