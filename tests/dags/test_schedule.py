@@ -126,6 +126,49 @@ def test_reconciliation_comes_every_five_minutes_also_when_the_clock_changes(cha
     assert seconds[-1] - seconds[0] > 22 * 3600
 
 
+@pytest.mark.case("TC-INV-09")
+class TestDrills:
+    DRILL = Schedule("pv_backup_restoration_drill", None, "", "")
+
+    def test_there_are_never_more_than_ninety_days_between_two(self):
+        # The scheduler keeps what it started in UTC.
+        begin, end = pendulum.datetime(2026, 1, 1), pendulum.datetime(2030, 12, 31)
+        everything = TimeRestriction(earliest=begin, latest=end, catchup=True)
+        runs, interval = [], None
+        while info := self.DRILL.timetable.next_dagrun_info(
+            last_automated_data_interval=interval, restriction=everything
+        ):
+            runs.append(info.run_after)
+            interval = info.data_interval
+
+        assert len(runs) > 20
+        assert {later - earlier for earlier, later in pairwise(runs)} == {timedelta(days=90)}
+
+    def test_the_first_begins_at_once_when_its_dag_is_unpaused(self):
+        dag = dag_bag().dags[self.DRILL.dag_id]
+        restriction = TimeRestriction(earliest=pendulum.instance(dag.start_date), latest=None, catchup=dag.catchup)
+
+        info = self.DRILL.timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+
+        assert info is not None
+        assert abs(info.run_after - datetime.now(UTC)) < timedelta(minutes=1)
+
+    def test_one_that_fell_into_an_outage_is_made_up_for_at_once_and_only_once(self):
+        now = pendulum.instance(datetime.now(UTC))
+        restriction = TimeRestriction(earliest=now.subtract(years=1), latest=None, catchup=False)
+        last = DataInterval.exact(now.subtract(days=100))
+
+        info = self.DRILL.timetable.next_dagrun_info(last_automated_data_interval=last, restriction=restriction)
+        assert info is not None
+        following = self.DRILL.timetable.next_dagrun_info(
+            last_automated_data_interval=info.data_interval, restriction=restriction
+        )
+
+        assert abs(info.run_after - datetime.now(UTC)) < timedelta(minutes=1)
+        assert following is not None
+        assert following.run_after - info.run_after == timedelta(days=90)
+
+
 def started_after_a_month(dag_id: str, timetable: Timetable) -> list[datetime]:
     """`run_after` of what a scheduler starts that was down for thirty days."""
     now = datetime.now(UTC)
