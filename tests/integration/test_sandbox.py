@@ -8,16 +8,18 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
+from pv_backup.dag_basics import LONG_STEP
 from pv_backup.services.basebackup_source import BasebackupSource
 from pv_backup.services.errors import ConfigurationError, RestoreFailed
 from pv_backup.services.export_sources import DumpSource, GlobalsSource
 from pv_backup.services.postgres import Server
-from pv_backup.services.restoration.sandbox import Sandbox
+from pv_backup.services.restoration.sandbox import LIMIT_S, Sandbox
 from pv_backup.services.staging import purge_orphans
 from tests.integration.killing import Worker, steps_of
 from tests.integration.restore_worker import ANSWERS, PIECE, Order
@@ -160,6 +162,17 @@ def test_a_server_that_hangs_goes_with_its_worker_too(bench: Bench):
     killed.kill()
     bench.worker.end()
     bench.assert_nothing_left("with a stopped server")
+
+
+def test_a_sandbox_has_a_limit_that_no_tool_outlasts(open_path: Path):
+    with Sandbox(open_path, limit_s=0.5) as sandbox:
+        with pytest.raises(RestoreFailed, match="sleep was ended by signal 9"):
+            sandbox.runner(Server({})).run(["sleep", "60"], failing="no sleep", remedy="none")
+        wait_until(lambda: list(open_path.iterdir()) == [], meaning="purged")
+
+
+def test_its_limit_outlasts_the_longest_leg():
+    assert LONG_STEP < timedelta(seconds=LIMIT_S) <= timedelta(days=1)
 
 
 def test_without_its_guard_no_tool_is_started(open_path: Path):

@@ -32,6 +32,7 @@ _DEBIAN_BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 _PIPE_BYTES = 1024 * 1024
 _STDERR_LINES = 40
 _TERMINATION_PATIENCE_S = 10.0
+_VERSION_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,19 @@ class Server:
         return found
 
     def tool_version(self, name: str) -> str:
-        """What the tool says of itself, for the manifest."""
-        answer = subprocess.run([self.tool(name), "--version"], capture_output=True, text=True, check=True, timeout=30)
+        """What the tool says of itself, for the manifest.
+
+        :raises ConfigurationError: if it is not installed here, or does not run.
+        """
+        command = [self.tool(name), "--version"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_VERSION_PATIENCE_S)
+        except (OSError, subprocess.SubprocessError) as error:
+            said = f": {error.stderr.strip()}" if isinstance(error, subprocess.CalledProcessError) else ""
+            raise ConfigurationError(
+                f"{command[0]} does not say its version: {error}{said}",
+                remedy="run it by hand; install postgresql-client-15 anew, or see what slows this worker",
+            ) from None
         return answer.stdout.strip()
 
 

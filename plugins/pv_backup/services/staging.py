@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import select
 import signal
@@ -39,6 +40,8 @@ class StagingDirectory:
 
     :param base: where to make it; None takes the worker's temporary directory.
     :param ttl_s: seconds from the last tool's end to the purge.
+    :param limit_s: seconds from the beginning to the purge, whatever works there then; for tools that end only when
+        we tell them, which a stopped worker never does.
     :param unguarded: as what the loss of the guard is raised.
     :ivar path: the directory, mode 0700.
     :ivar descriptor: the directory, opened. A tool that reaches it by :attr:`tool_path` can't make it anew once
@@ -50,10 +53,12 @@ class StagingDirectory:
         *,
         base: Path | None,
         ttl_s: float = CLEARTEXT_TTL_S,
+        limit_s: float = math.inf,
         unguarded: type[ExportFailed | RestoreFailed] = ExportFailed,
     ) -> None:
         self._base = base or Path(tempfile.gettempdir())
         self._ttl_s = ttl_s
+        self._limit_s = limit_s
         self._unguarded = unguarded
         self._talk = threading.Lock()
         self.path: Path
@@ -75,9 +80,10 @@ class StagingDirectory:
                 remedy="make that directory for the worker alone, or set PV_BACKUP_STAGING_DIRECTORY to one with room",
             ) from error
         try:
+            order = [str(self.path), str(os.getpid()), str(self._ttl_s), str(self._limit_s)]
             self._guard = subprocess.Popen(
                 # The guard holds the lock as long as it lives: it shares our open file, and we close ours.
-                [sys.executable, "-I", "-S", staging_guard.__file__, self.path, str(os.getpid()), str(self._ttl_s)],
+                [sys.executable, "-I", "-S", staging_guard.__file__, *order],
                 pass_fds=[lock],
                 env={},
                 stdin=subprocess.PIPE,

@@ -1,19 +1,21 @@
 """The guard of a staging directory: it purges what lies there in clear when its time is over, whatever happens.
 
-A program of its own, run by path (`python -I -S staging_guard.py DIRECTORY PARENT_PID TTL_S`), which needs the
+A program of its own, run by path (`python -I -S staging_guard.py DIRECTORY PARENT_PID TTL_S LIMIT_S`), which needs the
 standard library only and starts in milliseconds. It outlives the worker, in a session of its own: a worker that is
 killed, stopped or hung can purge nothing (INV-47-01).
 
 It purges at the first of: the worker's death (its pidfd, or the end of our standard input; a sibling that the worker
-forked may keep that pipe open), the word `done`, and TTL_S seconds without a tool. A tool is named by a line
-`PID SIGNAL`; the clock starts when the last one has ended and stops when another is named. The guard watches the tools
-itself, since a worker that is stopped can't report their end. It answers a dot when it is ready, and when it has a
-tool in sight. Before it purges, it ends the tools that still run, and all that they started.
+forked may keep that pipe open), the word `done`, TTL_S seconds without a tool, and LIMIT_S seconds (`inf`: none) since
+the beginning, since a server is a tool that works on until a worker ends it, which may be stopped. A tool is named by
+a line `PID SIGNAL`; the clock starts when the last one has ended and stops when another is named. The guard watches the
+tools itself, since a worker that is stopped can't report their end. It answers a dot when it is ready, and when it has
+a tool in sight. Before it purges, it ends the tools that still run, and all that they started.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -118,7 +120,7 @@ def _truncate(name: str, folder: int, failures: list[OSError]) -> None:
         failures.append(error)
 
 
-def watch(parent: int, ttl_s: float) -> list[Tool]:
+def watch(parent: int, ttl_s: float, limit_s: float) -> list[Tool]:
     """Wait for the hour of the purge.
 
     :returns: the tools that still run.
@@ -127,13 +129,12 @@ def watch(parent: int, ttl_s: float) -> list[Tool]:
     if parent_fd is None:
         return []
     tools: dict[int, Tool] = {}
-    deadline: float | None = None
+    deadline = latest = time.monotonic() + limit_s
     poller = select.poll()
     for descriptor in (_STDIN, parent_fd):
         poller.register(descriptor, select.POLLIN)
-    while deadline is None or time.monotonic() < deadline:
-        left_ms = None if deadline is None else (deadline - time.monotonic()) * 1000 + 1
-        ready = {descriptor for descriptor, _ in poller.poll(left_ms)}
+    while (left_s := deadline - time.monotonic()) > 0:
+        ready = {descriptor for descriptor, _ in poller.poll(None if deadline == math.inf else left_s * 1000 + 1)}
         if parent_fd in ready:
             break
         said = os.read(_STDIN, 64).split() if _STDIN in ready else None
@@ -151,9 +152,9 @@ def watch(parent: int, ttl_s: float) -> list[Tool]:
                 poller.register(tool.pidfd, select.POLLIN)
             _answer()
         if tools:
-            deadline = None
+            deadline = latest
         elif ended or said is not None:
-            deadline = time.monotonic() + ttl_s
+            deadline = min(latest, time.monotonic() + ttl_s)
     return list(tools.values())
 
 
@@ -241,14 +242,14 @@ def _answer() -> None:
         os.write(_STDOUT, b".")
 
 
-def main(directory: str, parent: str, ttl_s: str) -> None:
+def main(directory: str, parent: str, ttl_s: str, limit_s: str) -> None:
     """Guard until the hour, then purge."""
     # Whoever stops the worker's service signals all its processes; this one has work left to do then.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
     _answer()
     try:
-        for tool in watch(int(parent), float(ttl_s)):
+        for tool in watch(int(parent), float(ttl_s), float(limit_s)):
             end(tool)
     finally:
         purge(Path(directory))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -26,7 +27,8 @@ WORKER = """
 import os, subprocess, sys, time
 from pathlib import Path
 from pv_backup.services.staging import StagingDirectory
-with StagingDirectory(base=Path(sys.argv[1]), ttl_s=float(sys.argv[2])) as staging:
+ttl_s, limit_s = float(sys.argv[2]), float(sys.argv[4])
+with StagingDirectory(base=Path(sys.argv[1]), ttl_s=ttl_s, limit_s=limit_s) as staging:
     command = ["/bin/sh", "-c", f"echo evidence > {staging.tool_path}/base.tar; exec sleep {sys.argv[3]}"]
     tool = subprocess.Popen(command, pass_fds=[staging.descriptor], start_new_session=True)
     staging.watch(tool.pid)
@@ -50,9 +52,9 @@ class Worker:
 def worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     started: list[int] = []
 
-    def start(*, ttl_s: float = 300, tool_s: float = 60) -> Worker:
+    def start(*, ttl_s: float = 300, tool_s: float = 60, limit_s: float = math.inf) -> Worker:
         child = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path), str(ttl_s), str(tool_s)],
+            [sys.executable, "-c", WORKER, str(tmp_path), str(ttl_s), str(tool_s), str(limit_s)],
             env={"PYTHONPATH": str(ROOT / "plugins")},
             stdout=subprocess.PIPE,
             text=True,
@@ -116,6 +118,14 @@ def test_a_worker_that_is_stopped_cannot_prolong_the_time_after_the_export(worke
     assert left_in(tmp_path) == [stopped.path.name]
     assert wait_until(lambda: left_in(tmp_path) == [], 3)
     assert 0.5 < time.monotonic() - ended < 2.5
+
+
+def test_a_worker_that_is_stopped_cannot_prolong_the_limit_by_a_tool_that_works_on(worker, tmp_path):
+    stopped = worker(limit_s=1.5)
+    stopped.process.suspend()
+    assert not has_ended(stopped.tool)
+    assert left_in(tmp_path) == [stopped.path.name]
+    assert wait_until(lambda: left_in(tmp_path) == [] and has_ended(stopped.tool), 5)
 
 
 def test_no_time_runs_while_the_tool_works(worker):

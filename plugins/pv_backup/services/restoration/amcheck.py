@@ -6,10 +6,12 @@ import logging
 import re
 import subprocess
 import time
+from collections import deque
 from typing import Final
 
 from pv_backup.services.evidence.document import PG_AMCHECK, Check, Result
 from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.discretion import Discretion
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +31,15 @@ def amcheck(server: Server, *, everywhere: bool = False) -> Check:
 
     :param server: with the database's name and a superuser.
     :param everywhere: every database of the server instead.
-    :returns: the check, with pg_amcheck's own words as its detail if it failed.
+    :returns: the check, with pg_amcheck's own words, without rows, as its detail if it failed.
     :raises ConfigurationError: if pg_amcheck is not installed here.
     """
     name = PG_AMCHECK if everywhere else f"{PG_AMCHECK} ({server.database})"
     command = [server.tool("pg_amcheck"), *_OPTIONS, *(["--all"] if everywhere else [])]
     environment = server.environment() | {"PGOPTIONS": "-c client_min_messages=warning"}
     began = time.monotonic()
-    said: list[str] = []
+    heard: deque[str] = deque()
+    discretion = Discretion(heard)
     left_out, relations, pages = 0, "0", "0"
     with subprocess.Popen(
         command,
@@ -52,10 +55,11 @@ def amcheck(server: Server, *, everywhere: bool = False) -> Check:
         for line in process.stdout:
             if progress := _PROGRESS.match(line):
                 relations, pages = progress.groups()
-            elif len(said) < _SHOWN_LINES:
-                said.append(line.rstrip()[:_SHOWN_CHARACTERS])
+            elif len(heard) < _SHOWN_LINES:
+                discretion.hear(line.rstrip())
             else:
                 left_out += 1
+    said = [line[:_SHOWN_CHARACTERS] for line in heard]
     sound = process.returncode == 0
     if sound:
         said.append(f"{relations} tables and indexes, {pages} pages")

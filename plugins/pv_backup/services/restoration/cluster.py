@@ -8,11 +8,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
+
+import psycopg
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.errors import RefusedError, RestoreFailed
@@ -26,11 +29,13 @@ from pv_backup.services.restoration.feed import MOST_AT_ONCE, WalFeed
 from pv_backup.services.restoration.route import Base, Route, choose_base, find_route
 from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.server import RestoredServer
+from pv_backup.services.restoration.source_settings import put_back, set_aside
 from pv_backup.services.restoration.steps import step
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.tools import Place, ToolRunner, make_private, run_as
 from pv_backup.services.restoration.unpacking import unpack_cluster, verify_unpacked
 from pv_backup.services.restoration.wal_archive import WalArchive
+from pv_backup.services.restoration.writing import writing
 
 log = logging.getLogger(__name__)
 
@@ -92,23 +97,28 @@ class ClusterRestore:
         base = choose_base(published_backups(self._store, (ArtefactType.BASEBACKUP,)), target)
         archive = self._archive(base)
         with self._staging() as staging:
-            clock = WalCommitClock(archive=archive, tools=self._tools, staging=staging)
+            clock = WalCommitClock(archive=archive, tools=self._tools, staging=staging, place=self._place)
             return find_route(base, archive, target, last_commit=clock)
 
     def run(self, target: RecoveryTarget) -> Restored:
         """Restore, recover to the target, promote, and leave a clean cluster that is stopped.
+
+        What ALTER SYSTEM set on the source is there again, less recovery and archive (:func:`put_back`): its next
+        start fails by no leftover of another recovery, and archives nothing.
 
         :raises RestoreFailed: if a tool or the server fails.
         :raises IntegrityError: naming the object, if one is damaged or swapped.
         """
         with self.recovered(target) as (server, restored), step("shutdown"):
             server.stop()
-        add_missing_configuration(
-            self._directory,
-            user=self._user,
-            superuser=restored.superuser,
-            in_place=bool(restored.base.manifest.tablespaces),
-        )
+        with writing("the configuration", self._place):
+            written = add_missing_configuration(
+                self._directory,
+                user=self._user,
+                superuser=restored.superuser,
+                in_place=bool(restored.base.manifest.tablespaces),
+            )
+            put_back(self._directory, user=self._user, stop_archiving="postgresql.conf" not in written)
         with step("sync"):
             self._sync()
         return restored
@@ -135,6 +145,8 @@ class ClusterRestore:
                 unpack_cluster(
                     self._store, self._keys, manifest, self._directory, runner=self._runner, needed_bytes=needed
                 )
+                if self._sandbox is None:
+                    server_exit.enter_context(self._syncing())
                 verify_unpacked(self._directory, runner=self._runner)
                 self._prepare()
                 server = server_exit.enter_context(self._server(route, feed))
@@ -173,12 +185,15 @@ class ClusterRestore:
 
     def _restored(self, server: RestoredServer, route: Route, feed: WalFeed, began: float) -> Restored:
         seconds = time.monotonic() - began
-        with server.connect() as connection:
-            lsn, segment, last_commit = one_row(
-                connection,
-                "SELECT pg_current_wal_lsn()::text, pg_walfile_name(pg_current_wal_lsn()),"
-                " pg_last_xact_replay_timestamp()",
-            )
+        try:
+            with server.connect() as connection:
+                lsn, segment, last_commit = one_row(
+                    connection,
+                    "SELECT pg_current_wal_lsn()::text, pg_walfile_name(pg_current_wal_lsn()),"
+                    " pg_last_xact_replay_timestamp()",
+                )
+        except psycopg.Error as error:
+            raise server.failed_query(error) from None
         if route.target == RecoveryTarget() and feed.served < len(route.files):
             raise RestoreFailed(
                 f"recovery ended at {lsn} and never asked for {route.files[feed.served]}: PostgreSQL takes what is "
@@ -215,13 +230,29 @@ class ClusterRestore:
 
     def _prepare(self) -> None:
         """Make the directory one that recovers from an archive, whatever its server was."""
-        # In-place tablespaces need no map; with one, PostgreSQL would link to where they were on the source.
-        for leftover in ("tablespace_map", "standby.signal"):
-            (self._directory / leftover).unlink(missing_ok=True)
-        signal = self._directory / "recovery.signal"
-        signal.touch()
-        if self._user:
-            shutil.chown(signal, self._user, self._user)
+        with writing("recovery.signal", self._place):
+            # In-place tablespaces need no map; with one, PostgreSQL would link to where they were on the source.
+            for leftover in ("tablespace_map", "standby.signal"):
+                (self._directory / leftover).unlink(missing_ok=True)
+            set_aside(self._directory)
+            signal = self._directory / "recovery.signal"
+            signal.touch()
+            if self._user:
+                shutil.chown(signal, self._user, self._user)
+
+    @contextmanager
+    def _syncing(self) -> Iterator[None]:
+        """Let the disk take what was unpacked while recovery goes on, so that the last sync finds little left."""
+        with ThreadPoolExecutor(1, thread_name_prefix="sync") as pool:
+            # What it finds broken must be told: the system may not tell a second one.
+            syncing = pool.submit(
+                self._runner.run,
+                ["sync", "--file-system", str(self._directory)],
+                failing=f"{self._directory} could not be brought to the disk",
+                remedy="look at the disk, then restore again",
+            )
+            yield
+        syncing.result()
 
     def _sync(self) -> None:
         """Bring to the disk, once, what was restored without waiting for it."""

@@ -11,11 +11,12 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.tools import Place
 from pv_backup.services.restoration.wal_archive import WalArchive
+from pv_backup.services.restoration.writing import writing
 from pv_backup.services.wal import SegmentName
 
 _ENDED: Final = re.compile(r"desc: (?:COMMIT|ABORT)(?:_PREPARED)? .*?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
-_PATIENCE_S: Final = 120
 
 
 class WalCommitClock:
@@ -23,16 +24,22 @@ class WalCommitClock:
 
     :param tools: whose `pg_waldump` to use.
     :param staging: where segments may lie in clear for a moment.
+    :param place: the disk that it is on, None: its own.
     """
 
-    def __init__(self, *, archive: WalArchive, tools: Server, staging: Path) -> None:
+    def __init__(self, *, archive: WalArchive, tools: Server, staging: Path, place: Place | None = None) -> None:
         self._archive = archive
         self._tools = tools
         self._staging = staging
+        self._place = place or Place(staging)
 
     def __call__(self, segments: Sequence[SegmentName]) -> datetime | None:
-        """The time of the last commit or abort, by the clock of the server that made it."""
-        with TemporaryDirectory(prefix="commits-", dir=self._staging) as folder:
+        """The time of the last commit or abort, by the clock of the server that made it.
+
+        :raises RestoreFailed: (StagingFull in a staging directory) if the disk has no room for a segment.
+        :raises IntegrityError: naming the object, if one is damaged.
+        """
+        with writing("WAL", self._place), TemporaryDirectory(prefix="commits-", dir=self._staging) as folder:
             following: SegmentName | None = None
             for segment in reversed(segments):
                 self._archive.fetch(str(segment), Path(folder, str(segment)))
@@ -44,6 +51,7 @@ class WalCommitClock:
         return None
 
     def _ends(self, folder: Path, segments: Sequence[SegmentName]) -> list[datetime]:
+        # No limit of time: a segment may have 1 GiB, and the caller's step has a limit of its own.
         # Its exit status is 1 at the end of what it was given: a record that goes on in a file that it does not have.
         answer = subprocess.run(
             [self._tools.tool("pg_waldump"), "--rmgr=Transaction", f"--path={folder}", *map(str, segments)],
@@ -51,6 +59,5 @@ class WalCommitClock:
             capture_output=True,
             text=True,
             check=False,
-            timeout=_PATIENCE_S,
         )
         return [datetime.fromisoformat(f"{time}+00:00") for time in _ENDED.findall(answer.stdout)]

@@ -22,6 +22,8 @@ from psycopg.adapt import AdaptersMap, Loader
 from pv_backup.services.errors import ConfigurationError
 from pv_backup.services.evidence.document import Check, Result
 from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.asking import asking
+from pv_backup.services.restoration.discretion import told
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +109,14 @@ def run_contract_everywhere(server: Callable[[str], Server], directory: Path, da
     :param server: how to reach a database of the cluster, by its name.
     :param database: the dumped one; None: there is none, and the default checks are all.
     :raises ConfigurationError: as :func:`run_contract`.
-    :raises ExportFailed: if the server does not tell its databases.
+    :raises RestoreFailed: if the server does not tell its databases.
     """
     catalogue = server(_ANY_DATABASE)
-    with catalogue.naming_errors(), catalogue.connect() as connection:
+    with asking(
+        catalogue,
+        failing="the restored server does not tell its databases",
+        remedy="see in the task's log how that server ended, then start the drill again",
+    ) as connection:
         names = [name for (name,) in connection.execute(_DATABASES).fetchall()]
     checks = run_contract(server(database), directory) if database is not None else []
     for name in names:
@@ -132,15 +138,17 @@ def _queries(directory: Path) -> list[_Query]:
 
 def _run(query: _Query, server: Server) -> Check:
     name, began = f"{query.name} ({server.database})", time.monotonic()
-    comment = ""
+    comment = text = ""
     try:
         lines = query.path.read_text(errors="replace").splitlines(keepends=True)
         comment = "".join(takewhile(lambda line: line.startswith("--"), lines))
         # The comment goes no further: a server of another encoding may lack its characters. Line numbers stay.
         text = "\n" * comment.count("\n") + "".join(lines).removeprefix(comment)
         findings = _findings(server, text, query.limits)
-    except (psycopg.Error, OSError) as error:
-        findings = [_shortened(" ".join(str(error).split()), _SHOWN_OF_AN_ERROR)]
+    except psycopg.Error as error:
+        findings = [_shortened(told(error, asked=True) + _line_of(error, text), _SHOWN_OF_AN_ERROR)]
+    except OSError as error:
+        findings = [str(error)]
     result = Result.FAILED if findings else Result.PASSED
     log.log(logging.ERROR if findings else logging.INFO, "%s: %s", name, "; ".join(findings) or "passed")
     detail = findings + (_next_step(comment) if findings else [])
@@ -162,6 +170,12 @@ def _findings(server: Server, query: str, limits: Mapping[str, str]) -> list[str
         connection.rollback()
     lines = [_line(columns, row) for row in rows[:SHOWN_ROWS]]
     return lines + (["and more rows"] if len(rows) > SHOWN_ROWS else [])
+
+
+def _line_of(error: psycopg.Error, query: str) -> str:
+    """In which line of its file PostgreSQL found an error, if it is one of the query itself."""
+    position = error.diag.statement_position
+    return f" in line {query.count(chr(10), 0, int(position) - 1) + 1} of its file" if position else ""
 
 
 def _line(columns: list[str], row: tuple[object, ...]) -> str:

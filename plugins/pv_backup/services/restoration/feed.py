@@ -7,7 +7,6 @@ files ready.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shlex
@@ -18,10 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pv_backup.services.errors import PvBackupError, RestoreFailed
+from pv_backup.services.errors import PvBackupError
 from pv_backup.services.progress import Progress
 from pv_backup.services.restoration.tools import Place
 from pv_backup.services.restoration.wal_archive import WalArchive
+from pv_backup.services.restoration.writing import writing
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,14 @@ _LOOK_EVERY_S: Final = 0.02
 class WalFeed:
     """A directory that recovery finds its files in, kept a few files ahead of it; a context.
 
-    A file that is damaged ends recovery: the command answers with a status that PostgreSQL takes for fatal, and
-    :attr:`failure` tells which file and why. So does a full disk, and our own end.
+    A file that is damaged ends recovery when it is asked for, and not before: the target may be reached without it.
+    The command answers with a status that PostgreSQL takes for fatal, and :attr:`failure` tells which file and why. So
+    does a full disk, and our own end.
 
     :param files: all that recovery may read, in its order; whatever else it asks for is answered as absent.
     :param directory: private, and open to the user that the server runs as.
     :param place: the disk that it is on.
-    :ivar failure: what ended the feed, None while all is well.
+    :ivar failure: why a file that was asked for can't be had, None while all is well.
     :ivar progress: how far recovery is, in bytes of WAL; a target may be reached before the last of them.
     """
 
@@ -56,6 +57,9 @@ class WalFeed:
         self._notes = directory / "asked"
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="wal-feed")
         self._fetched: dict[str, Future[None]] = {}
+        self._asked: set[str] = set()
+        self._failures: dict[str, PvBackupError] = {}
+        self._deciding = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="wal-feed", daemon=True)
         self.failure: PvBackupError | None = None
@@ -76,7 +80,7 @@ class WalFeed:
         return (
             f'echo "%f" >> {here}/asked || exit 255; '
             f'while [ ! -e {here}/"%f" ]; do '
-            f'[ -e {here}/"%f".absent ] && exit 1; [ -e {here}/failed ] && exit 255; '
+            f'[ -e {here}/"%f".absent ] && exit 1; [ -e {here}/"%f".failed ] && exit 255; '
             f"[ -e {here}/asked ] && [ -e /proc/{os.getpid()} ] || exit 255; sleep {_LOOK_EVERY_S}; "
             f'done; cp {here}/"%f" "%p" || exit 255'
         )
@@ -104,10 +108,14 @@ class WalFeed:
         for other in list(self._fetched):
             if other not in wanted and self._fetched[other].done():
                 del self._fetched[other]
+                self._failures.pop(other, None)
                 (self._directory / other).unlink(missing_ok=True)
         for other in wanted:
             if other not in self._fetched:
                 self._fetched[other] = self._pool.submit(self._fetch, other)
+        with self._deciding:
+            self._asked.add(name)
+            self._give_up(name)
 
     def prefetch(self) -> None:
         """Have the first files ready before recovery asks for them."""
@@ -116,22 +124,20 @@ class WalFeed:
 
     def _fetch(self, name: str) -> None:
         try:
-            self._archive.fetch(name, self._directory / name)
+            with writing(name, self._place):
+                self._archive.fetch(name, self._directory / name)
         except PvBackupError as error:
-            self._fail(name, error)
-        except OSError as error:
-            self._fail(name, self._unwritten(name, error))
+            log.warning("%s can't be had, should recovery ask for it: %s", name, error)
+            with self._deciding:
+                self._failures[name] = error
+                self._give_up(name)
 
-    def _unwritten(self, name: str, error: OSError) -> RestoreFailed:
-        what = f"{name} could not be written to {self._directory}: {error.strerror}"
-        if error.errno == errno.ENOSPC:
-            return self._place.full(what)
-        return RestoreFailed(what, remedy="look at the disk, then restore again")
-
-    def _fail(self, name: str, error: PvBackupError) -> None:
-        self.failure = self.failure or error
-        log.error("recovery cannot go on without %s: %s", name, error)
-        (self._directory / "failed").touch()
+    def _give_up(self, name: str) -> None:
+        """Let recovery end if it asked for a file that failed; by the time it ends, :attr:`failure` is there."""
+        if name in self._asked and (error := self._failures.get(name)):
+            self.failure = self.failure or error
+            log.error("recovery cannot go on without %s", name)
+            (self._directory / f"{name}.failed").touch()
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -18,6 +18,7 @@ from pv_backup.services.errors import ConfigurationError, RestoreFailed
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.server import SUPERUSER, RestoredServer
 from pv_backup.services.restoration.tools import Place, ToolRunner, as_user, run_as
+from pv_backup.services.restoration.writing import writing
 from pv_backup.services.settings import CLEARTEXT_TTL_S
 from pv_backup.services.staging import StagingDirectory
 from pv_backup.services.staging_guard import TOOLS_FILE, started_at
@@ -27,22 +28,25 @@ _HOME: Final = "run"
 # sun_path of unix(7), less its final zero.
 _SOCKET_PATH_BYTES: Final = 107
 _SOCKET: Final = ".s.PGSQL.5432"
+#: A server in here works until it is told to stop, which a stopped worker never does. A leg may last 20 h.
+LIMIT_S: Final = 24 * 3600.0
 
 
 class Sandbox:
     """A staging directory with servers in it; a context.
 
     The guard ends the tools that it is told of, with all that they started, and purges the directory at our death,
-    however we die, and when 300 s passed without any of them (INV-47-01).
+    however we die, when 300 s passed without any of them, and :data:`LIMIT_S` after the beginning at the latest
+    (INV-47-01).
 
     :param base: where to make it, the setting `staging_directory`; None takes the worker's temporary directory.
     :ivar path: PostgreSQL's user may pass through it, and list nothing.
     :ivar user: that user, None if it is ourselves.
     """
 
-    def __init__(self, base: Path | None, *, ttl_s: float = CLEARTEXT_TTL_S) -> None:
+    def __init__(self, base: Path | None, *, ttl_s: float = CLEARTEXT_TTL_S, limit_s: float = LIMIT_S) -> None:
         self._base = base or Path(tempfile.gettempdir())
-        self._staging = StagingDirectory(base=self._base, ttl_s=ttl_s, unguarded=RestoreFailed)
+        self._staging = StagingDirectory(base=self._base, ttl_s=ttl_s, limit_s=limit_s, unguarded=RestoreFailed)
         self.user: str | None = None
 
     @property
@@ -85,20 +89,20 @@ class Sandbox:
     def watch(self, pid: int) -> None:
         """Have a program end with us.
 
-        :raises RestoreFailed: if there is no guard any more.
+        :raises RestoreFailed: if there is no guard any more, or no room to write it down.
         """
         self._watch(pid, signal.SIGKILL)
 
     def watch_server(self, pid: int) -> None:
         """Have a server end with us: told to quit, it takes its children and its shared memory along.
 
-        :raises RestoreFailed: if there is no guard any more.
+        :raises RestoreFailed: if there is no guard any more, or no room to write it down.
         """
         self._watch(pid, signal.SIGQUIT)
 
     def _watch(self, pid: int, ending: signal.Signals) -> None:
         # For purge_orphans, should the guard be killed with us.
-        with (self.path / TOOLS_FILE).open("a") as file:
+        with writing("the list of tools", self.place), (self.path / TOOLS_FILE).open("a") as file:
             file.write(f"{pid} {started_at(pid)} {ending:d}\n")
         self._staging.watch(pid, ending)
 
@@ -130,7 +134,9 @@ class Sandbox:
     @contextmanager
     def folder(self, prefix: str) -> Iterator[Path]:
         """A directory of the tools' user, gone with its context."""
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=self.path, ignore_cleanup_errors=True) as name:
+        with writing("a directory", self.place):
+            folder = tempfile.TemporaryDirectory(prefix=prefix, dir=self.path, ignore_cleanup_errors=True)
+        with folder as name:
             if self.user:
                 shutil.chown(name, self.user, self.user)
             yield Path(name)

@@ -22,6 +22,7 @@ from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.said import Tail
 from pv_backup.services.restoration.superuser import find_superuser
 from pv_backup.services.restoration.tools import Place, Started, as_user, run_as, start, unwatched
+from pv_backup.services.restoration.writing import writing
 
 __all__ = ["SUPERUSER", "RestoredServer", "as_user", "run_as"]
 
@@ -99,6 +100,7 @@ class RestoredServer:
         self._home = home
         self._started = started
         self._place = place or Place(data)
+        self._home_place = self._place if home else Place(Path(tempfile.gettempdir()))
         self.superuser = superuser
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Tail | None = None
@@ -123,6 +125,7 @@ class RestoredServer:
         """Start the server; recovery goes on in it.
 
         :raises ConfigurationError: if there is no PostgreSQL here.
+        :raises RestoreFailed: (StagingFull in a staging directory) if the disk has no room for its configuration.
         """
         self._process = start(
             self._command(),
@@ -139,14 +142,15 @@ class RestoredServer:
         self._log = Tail(self._process.stdout, name="postgres")
 
     def _command(self, *mode: str) -> list[str]:
-        home = self._home = self._home or Path(tempfile.mkdtemp(prefix="pv-backup-server-"))
-        home.mkdir(mode=0o700, exist_ok=True)
-        files = {"config_file": "postgresql.conf", "hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}
-        for name in files.values():
-            (home / name).write_text("local all all trust\n" if name == "pg_hba.conf" else "")
-        if self._user:
-            for path in (home, *home.iterdir()):
-                shutil.chown(path, self._user, self._user)
+        with writing("the server's configuration", self._home_place):
+            home = self._home = self._home or Path(tempfile.mkdtemp(prefix="pv-backup-server-"))
+            home.mkdir(mode=0o700, exist_ok=True)
+            files = {"config_file": "postgresql.conf", "hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}
+            for name in files.values():
+                (home / name).write_text("local all all trust\n" if name == "pg_hba.conf" else "")
+            if self._user:
+                for path in (home, *home.iterdir()):
+                    shutil.chown(path, self._user, self._user)
         own = {parameter: str(home / name) for parameter, name in files.items()}
         own["unix_socket_directories"] = str(home)
         settings = _APART | dict(self._settings) | own
@@ -182,6 +186,8 @@ class RestoredServer:
             if not _LOCKED_OUT.search(str(error)):
                 return False
             row = (False, False)
+        except psycopg.Error as error:
+            raise self.failed_query(error) from None
         if row == (False, False):
             self._take_another_superuser()
             return False
@@ -199,6 +205,14 @@ class RestoredServer:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None  # noqa: S101 - started by the caller
         return self._process
+
+    def failed_query(self, error: psycopg.Error) -> RestoreFailed:
+        """A query of ours that every whole cluster answers."""
+        failed = RestoreFailed(
+            f"the restored server failed a query: {' '.join(str(error).split())}",
+            remedy="its log says why; the bucket is unchanged, restore again into an empty directory",
+        )
+        return self.explained(failed)
 
     def explained(self, error: RestoreFailed) -> RestoreFailed:
         """The same failure with what only the server knows: that its disk is full, or why it ended."""

@@ -22,17 +22,23 @@ def find_superuser(command: Sequence[str], *, environment: Mapping[str, str], us
     Source: https://www.postgresql.org/docs/15/app-postgres.html, section Single-User Mode.
 
     :param command: `postgres --single` with its options and a database.
-    :raises RestoreFailed: if there is none, or PostgreSQL does not say.
+    :raises RestoreFailed: if there is none, or PostgreSQL does not say, or not in time.
     """
-    answer = subprocess.run(
-        list(command),
-        env=dict(environment),
-        input=_QUERY,
-        capture_output=True,
-        timeout=_PATIENCE_S,
-        check=False,
-        **as_user(user),
-    )
+    try:
+        answer = subprocess.run(
+            list(command),
+            env=dict(environment),
+            input=_QUERY,
+            capture_output=True,
+            timeout=_PATIENCE_S,
+            check=False,
+            **as_user(user),
+        )
+    except subprocess.TimeoutExpired:
+        raise RestoreFailed(
+            f"the restored cluster did not name its superuser in {_PATIENCE_S} s, in single-user mode",
+            remedy="see what slows this machine: a disk that hangs? Then restore again",
+        ) from None
     found = _ANSWER.search(answer.stdout.decode(errors="replace"))
     if found is None:
         raise RestoreFailed(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
+from typing import Final, Self
 
 from pv_backup.services.errors import FormatRejected
 from pv_backup.services.wal import format_lsn, parse_lsn
+
+# MAXFNAMELEN of PostgreSQL's xlog_internal.h, less the zero at the end; it makes no restore point of a longer name.
+_NAME_MAX_BYTES: Final = 63
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,21 @@ class RecoveryTarget:
         """
         return cls(lsn=parse_lsn(text))
 
+    @classmethod
+    def at_name(cls, text: str) -> Self:
+        """Take the name of a restore point.
+
+        :raises FormatRejected: if no restore point can have it.
+        """
+        size = len(os.fsencode(text))
+        if not text.strip() or size > _NAME_MAX_BYTES:
+            raise FormatRejected(
+                "target name",
+                f"{text!r} is blank or longer than {_NAME_MAX_BYTES} bytes ({size}): no restore point is called so",
+                remedy="give the name that pg_create_restore_point was called with",
+            )
+        return cls(name=text)
+
     @property
     def settings(self) -> dict[str, str]:
         """The server parameters that make recovery stop there."""
@@ -56,11 +75,11 @@ class RecoveryTarget:
             return {"recovery_target_time": self.time.isoformat()}
         if self.lsn is not None:
             return {"recovery_target_lsn": format_lsn(self.lsn)}
-        return {"recovery_target_name": self.name} if self.name else {}
+        return {} if self.name is None else {"recovery_target_name": self.name}
 
     def __str__(self) -> str:
         if self.time is not None:
             return self.time.isoformat()
         if self.lsn is not None:
             return f"LSN {format_lsn(self.lsn)}"
-        return f"restore point {self.name}" if self.name else "the end of the shipped WAL"
+        return "the end of the shipped WAL" if self.name is None else f"restore point {self.name}"

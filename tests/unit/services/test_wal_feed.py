@@ -1,0 +1,86 @@
+"""A WAL file that can't be had ends the recovery that asks for it, and no other."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from pv_backup.services.errors import ReadBackMismatch, RestoreFailed, StagingFull
+from pv_backup.services.restoration.feed import WalFeed
+from pv_backup.services.restoration.tools import Place
+from pv_backup.services.restoration.wal_archive import WalArchive
+
+pytestmark = pytest.mark.case("TC-NOM-03", "TC-INV-08")
+
+FILES = ["SOUND", "BAD", "LATER"]
+OF_BAD: dict[str, Exception] = {
+    "damaged": ReadBackMismatch("BAD is damaged"),
+    "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    "quota": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+    "broken": OSError(errno.EIO, os.strerror(errno.EIO)),
+}
+
+
+class Archive:
+    """Has all files but one, and takes its time for the others."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def fetch(self, name: str, path: Path) -> None:
+        if name == "BAD":
+            raise self._error
+        time.sleep(0.3)
+        draft = path.with_suffix(".draft")
+        draft.write_text(name)
+        draft.rename(path)
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> Callable[[str], WalFeed]:
+    def make(kind: str) -> WalFeed:
+        directory = tmp_path / "wal"
+        directory.mkdir()
+        archive = cast("WalArchive", Archive(OF_BAD[kind]))
+        place = Place(tmp_path / "sandbox", is_staging=True)
+        return WalFeed(archive=archive, files=FILES, segment_bytes=1, directory=directory, place=place)
+
+    return make
+
+
+def ask(feed: WalFeed, name: str, target: Path) -> int:
+    """As PostgreSQL runs the command."""
+    command = feed.restore_command.replace("%f", name).replace("%p", str(target)).replace("%%", "%")
+    return subprocess.run(["/bin/sh", "-c", command], check=False, timeout=20).returncode
+
+
+def test_a_damaged_file_that_nobody_asks_for_ends_nothing(feed, tmp_path: Path):
+    with feed("damaged") as served:
+        served.prefetch()
+        for name in ("SOUND", "LATER"):
+            assert ask(served, name, tmp_path / "out") == 0
+            assert (tmp_path / "out").read_text() == name
+        assert ask(served, "ABSENT", tmp_path / "out") == 1
+        assert served.failure is None
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["fetched ahead", "fetched when asked for"])
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("damaged", ReadBackMismatch), ("full", StagingFull), ("quota", StagingFull), ("broken", RestoreFailed)],
+)
+def test_asked_for_it_ends_recovery_and_is_named(feed, tmp_path: Path, kind: str, error: type[Exception], early: bool):
+    with feed(kind) as served:
+        if early:
+            served.prefetch()
+        assert ask(served, "BAD", tmp_path / "out") == 255
+        assert type(served.failure) is error
+        assert "BAD" in served.failure.what
+        assert ask(served, "SOUND", tmp_path / "out") == 0
