@@ -328,7 +328,7 @@ def test_a_check_that_postgresql_refuses_has_failed_and_the_others_are_run(resto
         "contract/fine",
         "contract/own/h_fine",
     ]
-    assert 'syntax error at or near "evidence" LINE 5' in found["contract/own/a_broken"]
+    assert 'syntax error at or near "evidence" (SQLSTATE 42601) in line 5 of its file' in found["contract/own/a_broken"]
     assert found["contract/own/a_broken"].splitlines()[-1] == "Next: mend the typo, then go on."
     assert 'relation "nowhere" does not exist' in found["contract/own/b_missing"]
     assert "cannot insert multiple commands" in found["contract/own/c_two"]
@@ -337,6 +337,41 @@ def test_a_check_that_postgresql_refuses_has_failed_and_the_others_are_run(resto
     assert "terminating connection" in found["contract/own/f_fatal"]
     assert "division by zero" in found["contract/own/g_division"]
     assert query_all(restored.dsn(KINDS), "SELECT to_regclass('escaped'), last_value FROM never_called") == [(None, 1)]
+
+
+def test_an_error_quotes_no_row_whatever_it_comes_from(restored: Restored, directory):
+    server = restored.copy(
+        "CREATE TABLE folk (name text); INSERT INTO folk VALUES ('Dupont')",
+        "CREATE FUNCTION raised(text) RETURNS int LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE EXCEPTION 'the name is %', $1 USING ERRCODE = '23505'; END$$",
+        "CREATE FUNCTION executed(text) RETURNS int LANGUAGE plpgsql AS"
+        " $$DECLARE n int; BEGIN EXECUTE format('SELECT 1 / 0 FROM folk WHERE name = %L', $1) INTO n; RETURN n; END$$",
+    )
+    contract = directory(
+        a_date="SELECT name::date FROM folk",
+        b_number="SELECT name::int FROM folk",
+        c_array="SELECT (name || '\"')::text[] FROM folk",
+        d_raised="SELECT raised(name) FROM folk",
+        e_executed="SELECT executed(name) FROM folk",
+        f_json="SELECT name::json FROM folk",
+    )
+
+    found = failed(run_contract(server, contract))
+
+    assert len(found) == 6
+    assert "Dupont" not in str(found)
+    assert found["contract/own/a_date"] == 'invalid input syntax for type date: "…" (SQLSTATE 22007)'
+    assert found["contract/own/d_raised"].endswith("(SQLSTATE 23505)")
+    assert found["contract/own/e_executed"] == "division by zero (SQLSTATE 22012)"
+
+
+def test_a_server_that_does_not_let_us_in_is_the_restored_one(restored: Restored):
+    nobody = replace(restored.server("x"), params={**restored.server("x").params, "dbname": "not there"})
+
+    with pytest.raises(RestoreFailed, match=r'restored database not there .*database "not there" does not exist'):
+        count_rows(nobody)
+    with pytest.raises(RestoreFailed, match="the restored server does not tell its databases"):
+        run_contract_everywhere(lambda name: nobody, DEFAULTS, None)
 
 
 def test_of_the_rows_only_the_first_get_into_the_evidence_and_long_values_are_cut(restored: Restored, directory):

@@ -15,8 +15,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.asking import asking
+from pv_backup.services.restoration.discretion import told
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class RowCounter:
                     return
                 self._count(schema, table)
         except psycopg.Error as error:
-            reason = self._absent.setdefault("*", f"counting stopped: {' '.join(str(error).split())}")
+            reason = self._absent.setdefault("*", f"counting stopped: {told(error)}")
             log.warning("row counts of this dump are incomplete: %s", reason)
 
     def _count(self, schema: str, table: str) -> None:
@@ -114,24 +115,22 @@ def count_rows(server: Server, *, unlogged: bool = True) -> dict[str, int]:
     :returns: rows by `schema.table`, as a manifest has them.
     :raises RestoreFailed: if one can't be counted.
     """
-    try:
-        with server.connect() as connection:
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            connection.read_only = True
-            # An index must not say how many rows its table has.
-            for setting in (b"enable_indexscan", b"enable_indexonlyscan", b"enable_bitmapscan"):
-                connection.execute(b"SET LOCAL " + setting + b" = off")
-            connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
-            return {
-                f"{schema}.{table}": _count(connection, schema, table)
-                for schema, table, is_unlogged in connection.execute(_TABLES).fetchall()
-                if unlogged or not is_unlogged
-            }
-    except psycopg.Error as error:
-        raise RestoreFailed(
-            f"the rows of the restored database {server.database} can't be counted: {' '.join(str(error).split())}",
-            remedy="if it is a damaged page, run pg_amcheck on the source; if a lock, a prepared transaction holds it",
-        ) from None
+    with asking(
+        server,
+        failing=f"the rows of the restored database {server.database} can't be counted",
+        remedy="if it is a damaged page, run pg_amcheck on the source; if a lock, a prepared transaction holds it",
+    ) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        # An index must not say how many rows its table has.
+        for setting in (b"enable_indexscan", b"enable_indexonlyscan", b"enable_bitmapscan"):
+            connection.execute(b"SET LOCAL " + setting + b" = off")
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
+        return {
+            f"{schema}.{table}": _count(connection, schema, table)
+            for schema, table, is_unlogged in connection.execute(_TABLES).fetchall()
+            if unlogged or not is_unlogged
+        }
 
 
 def _count(connection: psycopg.Connection, schema: str, table: str) -> int:

@@ -1,0 +1,27 @@
+"""Ask a restored server, so that its failures read as its own and not as the source's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from pv_backup.services.errors import RestoreFailed
+from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.discretion import told
+
+
+@contextmanager
+def asking(server: Server, *, failing: str, remedy: str) -> Iterator[psycopg.Connection]:
+    """A connection to one of its databases, for the queries of one purpose.
+
+    :param failing: what could not be done, should it fail; PostgreSQL's words follow, without rows.
+    :raises RestoreFailed: if the server does not let us in, or fails a query.
+    """
+    params = {"connect_timeout": "10", "application_name": "pv_backup", **server.params}
+    try:
+        with psycopg.connect(**params) as connection:  # type: ignore[arg-type]
+            yield connection
+    except psycopg.Error as error:
+        raise RestoreFailed(f"{failing}: {told(error)}", remedy=remedy) from None
