@@ -63,14 +63,14 @@ class CommandLine:
             check=False,
         )
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
-        """The same without waiting; its output is nobody's."""
+    def start(self, *arguments: str | Path, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        """The same without waiting; its output is nobody's, unless the caller wants what it says."""
         return subprocess.Popen(
             [sys.executable, "-m", "pv_backup", *map(str, arguments)],
             env=self.environment,
             cwd="/",
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
         )
 
     def without(self, folder: Path, blocked: Collection[str]) -> None:

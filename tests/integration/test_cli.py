@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
+
 import pytest
 
 from tests.integration.backup_world import DAY, KEY, backup_world
@@ -9,7 +13,7 @@ from tests.integration.command_line import CommandLine
 
 pytestmark = pytest.mark.case("TC-NOM-01")
 
-OK, FAILED, DAMAGED = 0, 1, 2
+OK, FAILED, DAMAGED, INTERRUPTED = 0, 1, 2, 130
 
 
 @pytest.fixture
@@ -102,6 +106,68 @@ def test_missing_settings_are_named(command):
     assert refused.returncode == FAILED
     assert b"PV_BACKUP_BUCKET is missing" in refused.stderr
     assert b"Traceback" not in refused.stderr
+
+
+@pytest.mark.case("TC-NEG-05")
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        *(
+            (option, blank, option)
+            for option in ("--target-time", "--target-lsn", "--target-name")
+            for blank in ("", "  ")
+        ),
+        ("--target-name", "ä" * 32, "longer than 63 bytes (64)"),
+        ("--target-time", "2026-11-22T03:15:00", "no time with a zone"),
+        ("--target-lsn", "16", "16"),
+    ],
+)
+def test_a_target_that_says_nothing_is_never_the_end_of_the_wal(command, tmp_path, option, value, told):
+    refused = command("restore", tmp_path / "data", f"{option}={value}")
+
+    assert refused.returncode == FAILED
+    assert "error: FAILED_FORMAT" in refused.stderr.decode()
+    assert told in refused.stderr.decode()
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_nobody_foresaw_is_told_in_one_line_and_its_traceback_to_who_asks(command):
+    command.environment["AWS_ENDPOINT_URL_S3"] = "nonsense"
+    told = command("list")
+    command.environment["PV_BACKUP_TRACEBACK"] = "1"
+    asked = command("list")
+
+    (line,) = told.stderr.decode().splitlines()
+    assert told.returncode == asked.returncode == FAILED
+    assert line.startswith("error: ValueError: Invalid endpoint: nonsense. Next: ")
+    assert "PV_BACKUP_TRACEBACK=1" in line
+    assert asked.stderr.startswith(b"Traceback")
+    assert asked.stderr.decode().splitlines()[-1] == line
+
+
+def test_a_package_that_is_not_installed_is_named(command, tmp_path):
+    command.without(tmp_path, {"sqlalchemy"})
+    command.environment["PV_BACKUP_JOURNAL_DSN"] = "postgresql://nobody@127.0.0.1/journal"
+    told = command("rebuild-journal")
+
+    assert told.returncode == FAILED
+    (line,) = told.stderr.decode().splitlines()
+    assert "'sqlalchemy'" in line
+    assert "docs/disaster.md" in line
+
+
+def test_an_interruption_ends_at_once_and_without_a_traceback(command):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        command.environment["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = command.start("list", stderr=subprocess.PIPE)
+        silent.settimeout(60)
+        asked, _ = silent.accept()
+        with asked:
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+
+    assert process.returncode == INTERRUPTED
+    assert said == b"interrupted; the bucket is as it was\n"
 
 
 def test_somebody_before_a_terminal_sees_how_far_it_is_and_a_pipe_gets_only_data(world, command):

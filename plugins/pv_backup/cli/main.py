@@ -16,6 +16,8 @@ tells more: restore --help.
 
 `evidence verify FILE --public-key KEYFILE` checks the proof of a drill and needs none of this.
 
+An error is told in one or two lines; PV_BACKUP_TRACEBACK=1 adds where in the program it came up.
+
 Exit status: 0 done, 1 not possible (the message says why and what to do), 2 an artefact or evidence is damaged, or WAL
 is missing, 130 interrupted, 141 the reader of our output left.
 """
@@ -26,7 +28,9 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import Final
 
 from pv_backup.cli import artefacts, catalogue, evidence, rebuild, restore
 from pv_backup.cli.screen import use_standard_error
@@ -34,26 +38,16 @@ from pv_backup.services.errors import IntegrityError, PvBackupError
 from pv_backup.services.settings import Settings
 from pv_backup.services.standalone import store_from_environment
 
+TRACEBACK_VARIABLE: Final = "PV_BACKUP_TRACEBACK"
+
 EXIT_OK, EXIT_FAILED, EXIT_DAMAGED = 0, 1, 2
 EXIT_INTERRUPTED, EXIT_READER_LEFT = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status is that of the module's text."""
-    options = _parser().parse_args(arguments)
-    use_standard_error()
+    """Run one command; its exit status is that of the module's text. No traceback, unless the reader asks for it."""
     try:
-        if "offline" in options:  # needs no settings and no bucket: an auditor has neither
-            options.offline(options)
-        else:
-            settings = Settings.load()
-            options.run(options, settings, store_from_environment(settings))
-    except IntegrityError as error:
-        print(f"damaged: {error}", file=sys.stderr)
-        return EXIT_DAMAGED
-    except PvBackupError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        _run(arguments)
     except KeyboardInterrupt:
         print("interrupted; the bucket is as it was", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -61,10 +55,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `fetch … | pg_restore --list` reads the beginning only; Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_READER_LEFT
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)  # the output's: a file that exists, a full disk
-        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - who reads this at 04:10 can do nothing with a traceback
+        if os.environ.get(TRACEBACK_VARIABLE):
+            traceback.print_exc()
+        print(_told(error), file=sys.stderr)
+        return EXIT_DAMAGED if isinstance(error, IntegrityError) else EXIT_FAILED
     return EXIT_OK
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    options = _parser().parse_args(arguments)
+    use_standard_error()
+    if "offline" in options:  # needs no settings and no bucket: an auditor has neither
+        options.offline(options)
+    else:
+        settings = Settings.load()
+        options.run(options, settings, store_from_environment(settings))
+
+
+def _told(error: Exception) -> str:
+    """What it was and what to do next; of what nobody foresaw, in one line."""
+    if isinstance(error, IntegrityError):
+        return f"damaged: {error}"
+    if isinstance(error, PvBackupError):
+        return f"error: {error}"
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError):
+        return f"error: {text}. Next: install what docs/disaster.md names, into the Python that runs this"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"error: {text}"  # the output's: a file that exists, a full disk
+    return (
+        f"error: {type(error).__name__}: {text}. Next: see whether a setting (PV_BACKUP_…, AWS_…, VAULT_…) explains it,"
+        f" run it again; for a report of the fault, with {TRACEBACK_VARIABLE}=1"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

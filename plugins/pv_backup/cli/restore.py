@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pv_backup.services.errors import FormatRejected
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server
 from pv_backup.services.settings import Settings
@@ -34,9 +35,10 @@ to is refused, naming what is missing, before anything is written.
 Run it as root or as the user that PostgreSQL will run as, on a machine with Debian's postgresql-15 and room for the
 cluster. Interrupted or failed, it can be run again: into another directory, or this one emptied.
 
---start runs the server by a configuration of its own, in DIRECTORY.server, where its log and socket are too: without
-the cluster's preloaded libraries, and without archiving, so that it does not write where the old one's WAL lies. For
-good, stop it, and start PostgreSQL on DIRECTORY with your configuration: look at its paths, port and archive_command.
+--start runs the server by settings of its own, its log and socket in DIRECTORY.server: without the cluster's preloaded
+libraries, and without archiving, so that it does not write where the old one's WAL lies. For good, stop it, and start
+PostgreSQL on DIRECTORY with your configuration: look at its paths, port and archive_command, and those in
+postgresql.auto.conf.
 
 exit status: 0 done, 1 not possible (the message says why and what to do), 2 an artefact is damaged or WAL is missing
 """
@@ -80,7 +82,7 @@ def _restore(options: argparse.Namespace, settings: Settings, store: ObjectStore
     if options.start:
         from pv_backup.cli.starting import start_server
 
-        started = start_server(tools, directory, port=options.port)
+        started = start_server(tools, directory, port=options.port, superuser=restored.superuser)
         print("running; ask it something, or stop it:")
         print(f"  {started.psql}")
         print(f"  {started.stop}")
@@ -104,8 +106,16 @@ def _port(text: str) -> int:
 def _target(options: argparse.Namespace) -> RecoveryTarget:
     from pv_backup.services.restoration.target import RecoveryTarget
 
-    if options.target_time:
-        return RecoveryTarget.at_time(options.target_time)
-    if options.target_lsn:
-        return RecoveryTarget.at_lsn(options.target_lsn)
-    return RecoveryTarget(name=options.target_name)
+    readers = {
+        "--target-time": (options.target_time, RecoveryTarget.at_time),
+        "--target-lsn": (options.target_lsn, RecoveryTarget.at_lsn),
+        "--target-name": (options.target_name, RecoveryTarget.at_name),
+    }
+    for option, (text, read) in readers.items():
+        if text is None:
+            continue
+        if not text.strip():
+            # A variable that was never set, most likely; the end of the WAL may be just what must not come back.
+            raise FormatRejected(option, f"{text!r} is no target", remedy="say where to stop, or take --latest")
+        return read(text)
+    return RecoveryTarget()

@@ -1,7 +1,9 @@
 """Leave a server running on a restored directory: who has lost everything wants to ask it something first.
 
 It runs by a configuration of its own and not by the cluster's: that one's files may not be here (Debian keeps them in
-/etc), and its archive_command would write into the archive that was just restored from.
+/etc), and its archive_command would write into the archive that was just restored from. The settings stand on the
+command line: PostgreSQL reads the cluster's postgresql.auto.conf (ALTER SYSTEM) after any file of ours, and it would
+win (PostgreSQL 15, section 20.1).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Final
 
 from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server
-from pv_backup.services.restoration.server import SUPERUSER, as_user, run_as
+from pv_backup.services.restoration.server import as_user, run_as
 
 DEFAULT_PORT: Final = 5432
 
@@ -31,6 +33,39 @@ _HBA: Final = """\
 local all all trust
 host all all 127.0.0.1/32 scram-sha-256
 """
+_CONFIGURATION: Final = """\
+# Empty: what this server runs by stands on its command line, which goes before the cluster's postgresql.auto.conf.
+"""
+#: There is one in every cluster, and psql's own choice, a database called like the role, hardly in any.
+_ANY_DATABASE: Final = "template1"
+
+_APART: Final = {
+    # Nothing may leave: neither WAL for an archive that is another server's, nor a subscription's word to its
+    # publisher, whose slot may serve another by now.
+    "archive_mode": "off",
+    "archive_command": "",
+    "archive_library": "",
+    "max_logical_replication_workers": "0",
+    # No standby will ever answer, and each commit would wait for it.
+    "synchronous_standby_names": "",
+    # What may not be here: libraries, certificates, directories of logs and pid files.
+    "shared_preload_libraries": "",
+    "session_preload_libraries": "",
+    "local_preload_libraries": "",
+    "ssl": "off",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "external_pid_file": "",
+    # The target was reached; two of them in the cluster's file would keep the server from starting.
+    "recovery_target": "",
+    "recovery_target_time": "",
+    "recovery_target_lsn": "",
+    "recovery_target_name": "",
+    "recovery_target_xid": "",
+    "allow_in_place_tablespaces": "on",
+    # Those that were prepared come back, and their number is not known.
+    "max_prepared_transactions": "1000",
+}
 
 
 @dataclass(frozen=True)
@@ -38,30 +73,34 @@ class Started:
     """A running server.
 
     :ivar home: its configuration, log and socket.
+    :ivar superuser: who may log in by the socket, without a password.
     :ivar stop: the command that ends it.
     """
 
     home: Path
     port: int
+    superuser: str
     stop: str
 
     @property
     def psql(self) -> str:
         """The command that asks it something."""
-        return shlex.join(["psql", "-h", str(self.home), "-p", str(self.port), "-U", SUPERUSER])
+        where = ["-h", str(self.home), "-p", str(self.port)]
+        return shlex.join(["psql", *where, "-U", self.superuser, "-d", _ANY_DATABASE])
 
 
-def start_server(tools: Server, directory: Path, *, port: int | None) -> Started:
+def start_server(tools: Server, directory: Path, *, port: int | None, superuser: str) -> Started:
     """Start PostgreSQL on a clean cluster and wait until it answers; it outlives us.
 
     :param port: on 127.0.0.1; None: it listens on its socket only.
+    :param superuser: a role of the cluster that may log in.
     :raises RestoreFailed: with the end of its log.
     """
     user = run_as()
     home = _home(directory)
     log = home / "log"
     written = {
-        "postgresql.conf": _configuration(home, port),
+        "postgresql.conf": _CONFIGURATION,
         "pg_hba.conf": _HBA,
         "pg_ident.conf": "",
     }
@@ -70,7 +109,8 @@ def start_server(tools: Server, directory: Path, *, port: int | None) -> Started
     if user:
         for path in (home, *home.iterdir()):
             shutil.chown(path, user, user)
-    options = f"-c config_file={shlex.quote(str(home / 'postgresql.conf'))}"
+    # One string: pg_ctl has a shell read it.
+    options = shlex.join(word for name, value in _settings(home, port).items() for word in ("-c", f"{name}={value}"))
     command = [tools.tool("pg_ctl"), "start", "--silent", f"--pgdata={directory}", f"--log={log}"]
     command += ["--wait", f"--timeout={_PATIENCE_S}", f"--options={options}"]
     answer = subprocess.run(
@@ -90,25 +130,21 @@ def start_server(tools: Server, directory: Path, *, port: int | None) -> Started
             remedy="its log says why (a port that is taken?); nothing needs to be restored again, start it by hand",
         )
     stop = [tools.tool("pg_ctl"), "stop", "-D", str(directory)]
-    return Started(home, port or DEFAULT_PORT, shlex.join(["runuser", "-u", user, "--", *stop] if user else stop))
+    return Started(
+        home, port or DEFAULT_PORT, superuser, shlex.join(["runuser", "-u", user, "--", *stop] if user else stop)
+    )
 
 
-def _configuration(home: Path, port: int | None) -> str:
-    settings = {
-        "hba_file": home / "pg_hba.conf",
-        "ident_file": home / "pg_ident.conf",
-        "unix_socket_directories": home,
+def _settings(home: Path, port: int | None) -> dict[str, str]:
+    return _APART | {
+        "config_file": str(home / "postgresql.conf"),
+        "hba_file": str(home / "pg_hba.conf"),
+        "ident_file": str(home / "pg_ident.conf"),
+        # A list of names: one with a comma or a space in it stands between quotes.
+        "unix_socket_directories": '"' + str(home).replace('"', '""') + '"',
         "listen_addresses": "127.0.0.1" if port else "",
-        "port": port or DEFAULT_PORT,
-        "archive_mode": "off",
-        "allow_in_place_tablespaces": "on",
-        # Those that were prepared come back, and their number is not known.
-        "max_prepared_transactions": 1000,
-        # A subscription would go on consuming its publisher's slot, which may serve another by now.
-        "max_logical_replication_workers": 0,
+        "port": str(port or DEFAULT_PORT),
     }
-    quoted = {name: str(value).replace("'", "''") for name, value in settings.items()}
-    return "".join(f"{name} = '{value}'\n" for name, value in quoted.items())
 
 
 def _home(directory: Path) -> Path:
