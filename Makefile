@@ -39,7 +39,7 @@ migrate-back: up ## Take the journal database's schema away; refused while the j
 demo: ready ## From nothing to a dump, a base backup and shipped WAL, verified, drilled, with a report
 	@PYTHONPATH=plugins $(BIN)/python -m dev.demo
 
-bench: ready ## Measure against other tools (WHAT=dump|basebackup|wal|all SIZE_GB=1 RUNS=3 SEGMENTS=200)
+bench: ready ## Measure against other tools (WHAT=dump|basebackup|restore|wal|all SIZE_GB=1 RUNS=3 SEGMENTS=200)
 	@PYTHONPATH=plugins $(BIN)/python -m dev.bench
 
 lint: ready ## Lint and types
