@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,12 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
 from dev.ports import free_ports
 from dev.servers.postgres import RUN_AS
 from pv_backup.services.basebackup_source import BasebackupSource
+from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server, one_row
 from pv_backup.services.restoration.cluster import ClusterRestore, Restored
 from pv_backup.services.restoration.configuration import add_missing_configuration
@@ -132,6 +135,39 @@ def test_what_is_there_stays_and_what_is_missing_is_written_for_its_owner_alone(
     assert add_missing_configuration(odd.data, user=RUN_AS, superuser="evidence", in_place=True) == ["pg_hba.conf"]
 
     assert configuration.read_text() == "port = 5433\n"
+
+
+def test_a_server_that_is_lost_right_after_recovery_is_a_failed_restoration(odd: Odd, monkeypatch):
+    def lose(connection: psycopg.Connection, query: str) -> None:
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    monkeypatch.setattr("pv_backup.services.restoration.cluster.one_row", lose)
+    with (
+        Sandbox(odd.data.parent) as sandbox,
+        pytest.raises(RestoreFailed, match="the restored server failed a query: terminating connection"),
+        odd.restore(sandbox).recovered(RecoveryTarget()),
+    ):
+        pass
+
+
+def test_a_disk_that_fails_while_recovery_goes_on_ends_what_shall_stay(odd: Odd, open_path: Path, monkeypatch):
+    folder, begun = open_path / "bin", open_path / "begun"
+    folder.mkdir()
+    begun.mkdir(mode=0o777)
+    begun.chmod(0o777)
+    (folder / "sync").write_text(f"#!/bin/sh\ntouch {begun}/$$; sleep 2; echo Input/output error >&2; exit 1\n")
+    (folder / "sync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    bench, data = odd.world.bench, open_path / "data"
+
+    with pytest.raises(RestoreFailed, match="brought to the disk: sync ended with status 1: Input/output error"):
+        ClusterRestore(store=bench.store, keys=bench.keys, tools=Server({}), directory=data).run(RecoveryTarget())
+
+    (pid,) = (int(path.name) for path in begun.iterdir())
+    assert not psutil.pid_exists(pid)
+    with Sandbox(open_path) as sandbox, odd.restore(sandbox).recovered(RecoveryTarget()):
+        pass
+    assert len(list(begun.iterdir())) == 1, "what goes again is not synced"
 
 
 def test_a_failing_start_leaves_nothing(open_path: Path):
