@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,12 @@ def record_success(backup_id: str) -> None:
     operator.execute(context)
 
 
+def drill_document(*legs: str, target: str = "latest") -> str:
+    """What figures read of a drill's document; without legs: of both."""
+    told = [{"leg": leg, "verdict": "PASSED"} for leg in legs or ("logical", "physical")]
+    return json.dumps({"evidence": {"legs": told, "target": target}, "signature": {}})
+
+
 def test_the_tasks_send_every_documented_figure_and_no_other(schedule: Schedule, statsd: StatsdListener):
     world = schedule.world
     world.segments(2)
@@ -82,7 +89,8 @@ def test_the_tasks_send_every_documented_figure_and_no_other(schedule: Schedule,
     backup.back_up(BasebackupSource(server=backup.server))
     backup.journal.sql(
         "INSERT INTO pv_backup.restoration_evidence (drill_id, verdict, rto_s, rpo_s, document)"
-        " VALUES (gen_random_uuid(), 'PASSED', 61.5, 7, '{}'), (gen_random_uuid(), 'FAILED', NULL, NULL, '{}')"
+        " VALUES (gen_random_uuid(), 'PASSED', 61.5, 7, %s), (gen_random_uuid(), 'FAILED', NULL, NULL, '{}')",
+        drill_document(),
     )
     dump = backup.open()
     backup.export(dump, DumpSource(server=backup.server))
@@ -146,6 +154,29 @@ class TestTheFiguresOfTheJournal:
                 ago,
             )
             assert self.shown(statsd)["pv_backup.pg_dump.age_s"] == pytest.approx(age, abs=5)
+
+    def test_a_drill_of_one_leg_silences_nothing_and_a_chosen_time_tells_no_age(
+        self, world: JournalWorld, statsd: StatsdListener
+    ):
+        def drilled(days_ago: int, rto_s: float, rpo_s: float, document: str) -> None:
+            world.sql(
+                "INSERT INTO pv_backup.restoration_evidence (drill_id, verdict, rto_s, rpo_s, document, recorded_at)"
+                " VALUES (gen_random_uuid(), 'PASSED', %s, %s, %s, now() - make_interval(days => %s))",
+                *(rto_s, rpo_s, document, days_ago),
+            )
+
+        def of_drills() -> dict[str, float]:
+            sent = self.shown(statsd)
+            return {name: sent[f"pv_backup.drill.{name}"] for name in ("last_success", "rto_s", "rpo_s")}
+
+        drilled(95, 61.5, 7, drill_document())
+        drilled(2, 1, 2, drill_document("logical"))
+        drilled(1, 3, 4, drill_document("physical"))
+        old = pytest.approx(time.time() - 95 * 86400, abs=120)
+        assert of_drills() == {"last_success": old, "rto_s": 61.5, "rpo_s": 7}
+
+        drilled(0, 50, 864000, drill_document(target="2026-03-29T03:00:30Z"))
+        assert of_drills() == {"last_success": pytest.approx(time.time(), abs=120), "rto_s": 50, "rpo_s": 7}
 
     @pytest.mark.parametrize("status", ["SUCCESS", "EXPIRED", "DELETED"])
     def test_an_old_success_stays_the_last_one(self, world: JournalWorld, statsd: StatsdListener, status: str):

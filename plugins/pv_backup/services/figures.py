@@ -7,14 +7,16 @@ settlement by reconciliation changes none of them.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import Select, cast, func, select
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from sqlalchemy.orm import Session, sessionmaker
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.database import clock, transaction
-from pv_backup.services.evidence.document import Verdict
+from pv_backup.services.drill import LATEST
+from pv_backup.services.evidence.document import Leg, Verdict
 from pv_backup.services.models import (
     CLOSED,
     BackupExecution,
@@ -24,6 +26,9 @@ from pv_backup.services.models import (
     RestorationEvidence,
 )
 
+# A drill of one leg, asked for by hand, says nothing of the other way back.
+_WHOLE: Final = {"legs": [{"leg": leg.value} for leg in Leg]}
+
 
 def figures(sessions: sessionmaker[Session]) -> dict[str, float]:
     """Value by name, such as ``pg_dump.age_s``; a flow that never succeeded has none (docs/metrics.md).
@@ -31,7 +36,8 @@ def figures(sessions: sessionmaker[Session]) -> dict[str, float]:
     Of the newest dump, roles and base backup ``last_success`` (Unix seconds), ``age_s`` (seconds since the snapshot
     that it holds: what would be lost), ``size_bytes`` (of the object), ``duration_s`` (from the opened day to
     SUCCESS) and ``rate`` (bytes/s out of the tool); of WAL ``age_s`` (seconds since a file was journaled). Of drills
-    ``last_success``, ``rto_s`` and ``rpo_s`` of the newest that passed, and ``open_incidents``.
+    ``last_success`` and ``rto_s`` of the newest of both legs that passed, ``rpo_s`` of the newest such to ``latest``
+    (the age of what a chosen time brings back is the chooser's), and ``open_incidents``.
 
     :raises JournalUnavailable: ERR-47-06.
     """
@@ -50,12 +56,6 @@ def figures(sessions: sessionmaker[Session]) -> dict[str, float]:
         .order_by(BackupJournalEvent.id.desc())
         .limit(1)
     )
-    newest_drill = (
-        select(RestorationEvidence)
-        .where(RestorationEvidence.verdict == Verdict.PASSED)
-        .order_by(RestorationEvidence.id.desc())
-        .limit(1)
-    )
     open_incidents = select(func.count()).where(ComplianceIncident.closed_at.is_(None))
     found: dict[str, float] = {}
     with transaction(sessions, "reading how old the backups are") as session:
@@ -65,12 +65,27 @@ def figures(sessions: sessionmaker[Session]) -> dict[str, float]:
         if shipped_at := session.execute(newest_wal).scalar_one_or_none():
             found[f"{ArtefactType.WAL}.age_s"] = _seconds(shipped_at, now)
         found["drill.open_incidents"] = session.execute(open_incidents).scalar_one()
-        if drill := session.execute(newest_drill).scalar_one_or_none():
+        if drill := session.execute(_newest_drill(_WHOLE)).scalar_one_or_none():
             found["drill.last_success"] = drill.recorded_at.timestamp()
-            found |= {
-                f"drill.{name}": value for name in ("rto_s", "rpo_s") if (value := getattr(drill, name)) is not None
-            }
+            if drill.rto_s is not None:
+                found["drill.rto_s"] = drill.rto_s
+        drill = session.execute(_newest_drill(_WHOLE | {"target": LATEST})).scalar_one_or_none()
+        if drill is not None and drill.rpo_s is not None:
+            found["drill.rpo_s"] = drill.rpo_s
     return found
+
+
+def _newest_drill(evidence: dict[str, Any]) -> Select[RestorationEvidence]:
+    """The newest passed drill whose evidence has that in it."""
+    return (
+        select(RestorationEvidence)
+        .where(
+            RestorationEvidence.verdict == Verdict.PASSED,
+            cast(RestorationEvidence.document, JSONB).contains({"evidence": evidence}),
+        )
+        .order_by(RestorationEvidence.id.desc())
+        .limit(1)
+    )
 
 
 def _of_backup(row: BackupExecution, now: datetime) -> dict[str, float]:

@@ -53,7 +53,7 @@ def test_a_full_disk_is_known_by_its_words(line: str, is_full: bool):
         "Command was: COMMENT ON TABLE public.person IS 'secret\nsecret';",
         "QUERY:  SELECT 'secret'\nLINE 1: SELECT 'secret'\n               ^",
         "NOTICE:  secret",
-        "pg_restore: error: ERROR:  the secret\nsecret\nHINT:  secret\nCONTEXT:  PL/pgSQL function f(text) line 3 at RAISE",
+        "pg_restore: error: ERROR:  the secret\nsecret\nHINT:  secret\nCONTEXT:  PL/pgSQL function f() line 3 at RAISE",
     ],
 )
 def test_a_row_is_not_repeated_and_what_follows_is(line: str):
