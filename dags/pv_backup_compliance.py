@@ -11,8 +11,8 @@ marks a question as done, fails it or deletes its run is asked anew here.
 | `ask_about_each` | starts one run of `pv_backup_incident` for each of them; skipped: there is none |
 
 A drill is missing if none of both legs ended in the last 90 days (INV-47-09; before the first, since the first backup),
-or if one began over 24 hours ago and left neither evidence nor an incident. A plan for an overdue drill has seven days
-to become a drill; then there is a new incident.
+or if one began over 48 hours ago (its run may last 46) and left neither evidence nor an incident. A plan for an overdue
+drill has seven days to become a drill; then there is a new incident.
 
 **Paged?** The alert carries a code:
 
@@ -21,6 +21,7 @@ to become a drill; then there is a new incident.
   at that run, mend what it says, and trigger `pv_backup_restoration_drill`.
 * CONFIGURATION: `pv_backup_incident` is paused, so nobody is asked. Unpause it, and trigger this DAG. Or a setting or
   connection is missing; the message names it.
+* REFUSED: more incidents are open than can be asked about at once; it says how many wait. Answer some.
 * ERR-47-06: the journal is down. Bring it back; tomorrow's run makes up for it.
 * ERR-47-08: the task's process was killed. Trigger it again.
 
@@ -48,6 +49,8 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
+    # It alone sees that people are asked. Who wants nobody to be asked must pause it, and be seen to.
+    is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
     on_failure_callback=ON_RUN_FAILURE,
     tags=[Tag.PV_BACKUP, Tag.RESTORATION],

@@ -34,12 +34,11 @@ from airflow.sdk import DAG, Param
 
 from pv_backup.dag_basics import Tag
 from pv_backup.dag_defaults import DEFAULT_ARGS, ON_RUN_FAILURE
-from pv_backup.operators.compliance import ACTION_PLAN, AskForPlanOperator, CloseIncidentOperator
+from pv_backup.operators.compliance import ACTION_PLAN, MOST_AT_ONCE, AskForPlanOperator, CloseIncidentOperator
 from pv_backup.services.incidents import PLAN_MAX, PLAN_MIN
 
 UUID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 INCIDENT_ID = "{{ params.incident_id }}"
-MOST_AT_ONCE = 16
 
 with DAG(
     dag_id="pv_backup_incident",
@@ -49,6 +48,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=MOST_AT_ONCE,
+    # A waiting question counts as no active task; its run does count.
     max_active_tasks=MOST_AT_ONCE,
     # It starts nothing by itself, and paused it would leave people unasked.
     is_paused_upon_creation=False,

@@ -33,6 +33,8 @@ RUNS_OF_NO_DAY = {*RETRIED_BY_THE_NEXT_RUN, "pv_backup_deadline", "pv_backup_ret
 OWN_FORMS = {"pv_backup_incident": {"incident_id"}, "pv_backup_restoration_drill": {"target", "leg", "reason"}}
 # One run for each incident that waits for a person.
 SEVERAL_AT_ONCE = {"pv_backup_incident"}
+# Without them nobody is asked about an incident, and a fresh installation must not start by looking away.
+NEVER_PAUSED_AT_FIRST = {"pv_backup_compliance", "pv_backup_incident"}
 # The sensor whose wait is its retry.
 NEVER_RETRIED = {"pv_backup_watchdog.wait_for_backup"}
 each_dag = pytest.mark.parametrize("dag", dags(), ids=lambda dag: dag.dag_id)
@@ -85,6 +87,11 @@ def test_a_dag_neither_catches_up_nor_overlaps(dag: DAG):
     assert dag.max_active_runs == 1 or (dag.dag_id in SEVERAL_AT_ONCE and dag.schedule is None)
     assert dag.start_date is not None
     assert dag.start_date.tzinfo is UTC or dag.start_date.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("dag_id", sorted(NEVER_PAUSED_AT_FIRST))
+def test_who_asks_about_incidents_runs_from_the_first_day(dag_id: str):
+    assert dag_bag().dags[dag_id].is_paused_upon_creation is False
 
 
 @each_dag_of_a_day

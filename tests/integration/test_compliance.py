@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
+from pv_backup.services.adoption import AdoptingStateMachine, Found
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.compliance import Compliance
 from pv_backup.services.errors import JournalUnavailable
 from pv_backup.services.evidence.document import Failure, Leg, Verdict
 from pv_backup.services.journal import JournalEvent
 from pv_backup.services.models import Outcome
-from tests.integration.journal_world import JournalWorld, opened
+from tests.integration.journal_world import ARTEFACT, JournalWorld, opened
 
 pytestmark = pytest.mark.case("TC-INV-09", "TC-ERR-07")
 
@@ -241,6 +243,26 @@ def test_a_fresh_installation_counts_from_its_first_backup(drills, ago, expected
     assert drills.looked() == []
 
 
+def test_a_journal_that_was_rebuilt_counts_from_the_oldest_backup_that_it_knows(drills):
+    (today,) = (row["now"] for row in drills.world.sql("SELECT now()"))
+    published = [today - timedelta(days=days) for days in (1, 95)]
+    for finished in published:
+        found = Found(
+            backup_id=str(uuid4()),
+            artefact_type=ArtefactType.PG_DUMP,
+            day=finished.date(),
+            artefact=ARTEFACT,
+            facts={},
+            began=finished - timedelta(minutes=5),
+            finished=finished,
+        )
+        assert AdoptingStateMachine(drills.world.sessions).adopt(found, by="ann")
+    assert all(row["occurred_at"] >= today for row in drills.rows("backup_journal_events"))
+
+    (incident,) = drills.compliance.look()
+    assert f"there are backups since {published[1]:%Y-%m-%d}" in incident.cause
+
+
 @pytest.mark.parametrize(("ago", "expected"), [("89 days 23 hours", []), ("90 days 1 hour", [("DRILL-OVERDUE", None)])])
 @pytest.mark.parametrize("ended", ["passed", "failed"])
 def test_ninety_days_after_a_drill_the_next_is_overdue(drills, ago, expected, ended):
@@ -277,10 +299,10 @@ def test_a_drill_under_way_is_not_overdue(drills):
 
 
 @pytest.mark.parametrize("legs", [BOTH, [Leg.LOGICAL]])
-def test_a_drill_that_left_nothing_within_a_day_is_unproven(drills, legs):
+def test_a_drill_that_left_nothing_within_two_days_is_unproven(drills, legs):
     drills.passed(ago="10 days")
-    drill_id = drills.begun(ago="24 hours 1 minute", legs=legs)
-    drills.begun(ago="23 hours 59 minutes")
+    drill_id = drills.begun(ago="48 hours 1 minute", legs=legs)
+    drills.begun(ago="47 hours 59 minutes")
 
     assert drills.looked() == [("DRILL-UNPROVEN", drill_id)]
     assert drills.looked() == []
@@ -298,7 +320,7 @@ def test_a_drill_that_ended_is_not_unproven(drills):
 
 
 def test_a_drill_that_was_called_unproven_too_early_leaves_what_it_must(drills):
-    passed, failed = drills.begun(ago="25 hours"), drills.begun(ago="25 hours")
+    passed, failed = drills.begun(ago="49 hours"), drills.begun(ago="49 hours")
     assert len(drills.looked()) == 2
 
     assert drills.record(passed, Verdict.PASSED) is None
@@ -310,7 +332,7 @@ def test_a_drill_that_was_called_unproven_too_early_leaves_what_it_must(drills):
 
 def test_what_is_unproven_is_not_overdue_as_well(drills):
     drills.passed(ago="100 days")
-    drill_id = drills.begun(ago="2 days")
+    drill_id = drills.begun(ago="3 days")
 
     assert drills.looked() == [("DRILL-UNPROVEN", drill_id)]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -13,7 +17,7 @@ from dev.provisioning.databases import drop_database
 from pv_backup.services.compliance import Compliance
 from pv_backup.services.errors import FormatRejected, JournalUnavailable, PlanMissing, RefusedError
 from pv_backup.services.evidence.document import Failure, Verdict
-from pv_backup.services.incidents import PLAN_MAX, PLAN_MIN
+from pv_backup.services.incidents import PLAN_MAX, PLAN_MIN, check_plan, visible
 from tests.integration.journal_world import opened
 from tests.support.servers import JournalDatabase
 
@@ -80,14 +84,30 @@ def events_of(world, incident):
     )
 
 
-@pytest.mark.parametrize("plan", [None, "", " \n\t", "ok", "x" * (PLAN_MIN - 1), "d o n e" + " " * 40])
+SAYS_NOTHING = [
+    None,
+    "",
+    " \n\t",
+    "ok",
+    "x" * (PLAN_MIN - 1),
+    "d o n e" + " " * 40,
+    "x" * PLAN_MIN,
+    "abcd" * PLAN_MIN,
+    "\u200b\u2060\ufeff\u00ad\u202e" * 8,
+    "\u2800\u3164\u115f\u1160\uffa0" * 8,
+    "\u00a0\u2003\u3000\u2009\u205f" * 8,
+    "o\u200bk\u2060 \ufeffd\u00ado\u202en\u2800e" * 2,
+]
+
+
+@pytest.mark.parametrize("plan", SAYS_NOTHING, ids=ascii)
 def test_nobody_closes_by_sql_without_a_plan(anybody, compliance, incident, plan):
     with pytest.raises(psycopg.errors.CheckViolation, match="can't be closed with"):
         update(anybody, incident, CLOSE, plan)
     assert compliance.incident(incident).is_open
 
 
-@pytest.mark.parametrize("name", [None, "", " "])
+@pytest.mark.parametrize("name", [None, "", " ", "\u200b\u3164"])
 def test_nobody_closes_by_sql_without_a_name(anybody, compliance, incident, name):
     with pytest.raises(psycopg.errors.CheckViolation, match="the name of who closes it"):
         update(anybody, incident, "closed_at = now(), closed_by = %s, action_plan = %s", name, PLAN)
@@ -176,6 +196,69 @@ def test_closed_with_a_plan_and_a_name_and_audited(world, compliance, incident):
     assert events[1]["details"] == {"incident_id": incident, "action_plan": PLAN, "closed_by": "ann"}
 
 
+@pytest.mark.parametrize(
+    "plan", ["Ann dreht bis Freitag die Bänder um.", "アンさんが金曜日までに壊れたディスクを交換して再試験します"]
+)
+def test_a_plan_in_any_language_closes_by_either_way(anybody, compliance, incident, plan):
+    assert check_plan(plan) == plan
+    update(anybody, incident, CLOSE, plan)
+    assert compliance.incident(incident).action_plan == plan
+
+
+def test_whoever_closes_by_sql_is_on_record_once(anybody, world, compliance, incident):
+    """The service by SQL too, which is not the service by its code."""
+    update(anybody, incident, CLOSE, PLAN)
+    role = anybody.execute("SELECT session_user").fetchone()[0]
+
+    (_, closing) = events_of(world, incident)
+    assert closing["event_type"] == "incident_closed"
+    assert closing["details"] == {"incident_id": incident, "action_plan": PLAN, "closed_by": "ann", "by_sql_as": role}
+
+
+def test_another_event_stands_for_no_closing(service, world, incident):
+    """What is said beforehand must not keep the truth out."""
+    service.execute(
+        "INSERT INTO pv_backup.backup_audit_events (event_type, details)"
+        " VALUES ('incident_closed', jsonb_build_object('incident_id', %s::text, 'closed_by', 'nobody'))",
+        (incident,),
+    )
+    update(service, incident, CLOSE, PLAN)
+
+    assert [event["details"]["closed_by"] for event in events_of(world, incident)[1:]] == ["nobody", "ann"]
+
+
+def test_the_owner_adds_nothing_else_to_the_audit(journal):
+    with (
+        psycopg.connect(journal.owner_dsn) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"),
+    ):
+        connection.execute(
+            "INSERT INTO pv_backup.backup_audit_events (event_type, details) VALUES ('plan_refused', '{}')"
+        )
+
+
+def test_service_and_database_see_the_same_characters(service):
+    """Each that Unicode of this Python knows and a text can hold."""
+    known = [
+        character
+        for character in map(chr, range(1, sys.maxunicode + 1))
+        if unicodedata.category(character) not in {"Cn", "Cs"}
+    ]
+    drawn = {character for character in known if visible(character)}
+    for text, expected in (
+        ("".join(character for character in known if character in drawn), drawn),
+        ("".join(character for character in known if character not in drawn), set()),
+    ):
+        (seen,) = service.execute("SELECT pv_backup.visible(%s)", (text,)).fetchone()
+        assert {f"U+{ord(character):04X}" for character in set(seen) ^ expected} == set()
+
+
+def test_service_and_database_ask_for_the_same_length():
+    newest = max((Path(__file__).parents[2] / "include" / "sql").glob("[0-9]*/incidents.sql"))
+
+    assert re.findall(r"plan_min CONSTANT int := (\d+);", newest.read_text()) == [str(PLAN_MIN)]
+
+
 def test_a_lost_answer_may_be_said_again_and_another_may_not(world, compliance, incident):
     compliance.close(incident, action_plan=PLAN, closed_by="ann")
     compliance.close(incident, action_plan=PLAN, closed_by="ann")
@@ -196,6 +279,7 @@ NO_PLANS = [
     "todo " * 3,
     "x" * (PLAN_MIN - 1),
     "word " * PLAN_MAX,
+    "\u2800\u3164\u115f\u1160\uffa0" * 8,
 ]
 
 
@@ -208,7 +292,7 @@ def test_the_service_asks_for_a_plan_that_says_something(world, compliance, inci
     assert len(events_of(world, incident)) == 1
 
 
-@pytest.mark.parametrize("name", [None, "", " ", "\u200b"])
+@pytest.mark.parametrize("name", [None, "", " ", "\u200b", "\u3164"])
 def test_the_service_asks_for_a_name(compliance, incident, name):
     with pytest.raises(PlanMissing, match="name"):
         compliance.close(incident, action_plan=PLAN, closed_by=name)

@@ -60,7 +60,7 @@ def test_up_and_down_each_twice_without_harm(world, journal_db, alembic):
         alembic(name, revision, dsn=journal_db.owner_dsn)
         assert tables(world) == expected
     functions = world.sql("SELECT proname FROM pg_proc WHERE pronamespace = 'pv_backup'::regnamespace")
-    assert {row["proname"] for row in functions} == {"refuse_change", "guard_incident"}
+    assert {row["proname"] for row in functions} == {"refuse_change", "guard_incident", "audit_closing", "visible"}
 
 
 def test_the_models_are_the_migrated_schema(journal_db, alembic):

@@ -43,6 +43,6 @@ def test_the_check_notices_a_name_that_nobody_sends():
         asked_for("max(pv_backup_last_success) > 0")
 
 
-def test_the_four_rules_are_explained():
-    assert len(rules()) == 4
+def test_the_five_rules_are_explained():
+    assert len(rules()) == 5
     assert [rule["alert"] for rule in rules() if f"`{rule['alert']}`" not in (DOCS / "metrics.md").read_text()] == []

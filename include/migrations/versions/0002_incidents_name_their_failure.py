@@ -48,9 +48,11 @@ def downgrade() -> None:
             f"downgrade refused, nothing was changed: pv_backup.compliance_incidents holds {rows} rows of the record, "
             "and would lose by which error they came; keep this database and start a new one if you must"
         )
-    for trigger in ("born_open", "close_once", "stay_on_record"):
+    op.execute("ALTER POLICY service_adds ON pv_backup.backup_audit_events TO pv_backup_service WITH CHECK (true)")
+    for trigger in ("audit_closing", "born_open", "close_once", "stay_on_record"):
         op.execute(f"DROP TRIGGER {trigger} ON pv_backup.compliance_incidents")
-    op.execute("DROP FUNCTION pv_backup.guard_incident()")
+    for function in ("audit_closing()", "guard_incident()", "visible(text)"):
+        op.execute(f"DROP FUNCTION pv_backup.{function}")
     op.drop_constraint(op.f("compliance_incidents_drill_id_code_key"), TABLE, schema=SCHEMA, type_="unique")
     op.create_foreign_key(
         op.f("compliance_incidents_drill_id_fkey"),

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 #: The field of the form, and of the answer.
 ACTION_PLAN: Final = "action_plan"
 CLOSED_BY: Final = "closed_by"
+#: Questions that may wait at once. One occupies no worker, so the bound only keeps a flood from Airflow's own tables.
+MOST_AT_ONCE: Final = 256
 
 _LIVING: Final[list[str]] = [DagRunState.QUEUED, DagRunState.RUNNING]
 # Of alerts; a question is settled by name, for several may be open in one DAG.
 _ASKED: Final = "asked "
+# Runs of one incident that are looked for at once; their names go into one address, which must stay short.
+_WINDOW: Final = 64
 
 
 class LookForIncidentsOperator(BackupStepOperator):
@@ -62,20 +66,43 @@ class LookForIncidentsOperator(BackupStepOperator):
                 remedy=f"unpause {self.incident_dag_id}, then trigger this DAG again",
             )
         runs = [run for incident in open_incidents if (run := self._run_to_start(context, incident))]
-        settle(context, connections=self.connections)
+        waiting = len(open_incidents) - MOST_AT_ONCE
+        # What is told again below must not be over in between.
+        settle(context, lambda code: waiting <= 0 or code != PlanMissing.code, connections=self.connections)
+        if waiting > 0:
+            self._tell_of_the_rest(context, waiting)
         return runs
 
     def _run_to_start(self, context: Context, incident: Incident) -> dict[str, Any] | None:
-        """Run n+1 once run n is over, however it ended: while the incident is open, somebody looked away."""
-        runs_of = context["ti"].get_dr_count
-        for number in count(1):
-            run_id = f"{incident.incident_id}__{number}"
-            if not runs_of(dag_id=self.incident_dag_id, run_ids=[run_id]):
-                return {"trigger_run_id": run_id, "conf": {"incident_id": incident.incident_id}}
-            if runs_of(dag_id=self.incident_dag_id, run_ids=[run_id], states=_LIVING):
-                self.log.info("run %s asks for the plan of incident %s already", run_id, incident.incident_id)
+        """One more run if none of this incident lives: while it is open, whoever ended the last one looked away.
+
+        Any of them may have been deleted, by a person or with Airflow's old records, so all are looked for: until
+        there is none among as many numbers as were ever deleted in a row.
+        """
+        free = ""
+        for first in count(1, _WINDOW):
+            run_ids = [f"{incident.incident_id}__{number}" for number in range(first, first + _WINDOW)]
+            if self._runs(context, run_ids, states=_LIVING):
+                self.log.info("a run asks for the plan of incident %s already", incident.incident_id)
+                return None
+            there = self._runs(context, run_ids)
+            if there < _WINDOW and not free:
+                free = next(run_id for run_id in run_ids if not self._runs(context, [run_id]))
+            if not there:
                 break
-        return None
+        return {"trigger_run_id": free, "conf": {"incident_id": incident.incident_id}}
+
+    def _runs(self, context: Context, run_ids: list[str], **which: Any) -> int:
+        return int(context["ti"].get_dr_count(dag_id=self.incident_dag_id, run_ids=run_ids, **which))
+
+    def _tell_of_the_rest(self, context: Context, waiting: int) -> None:
+        from pv_backup.operators.alerting import alert_of
+
+        error = PlanMissing(
+            f"{waiting} more incidents are open than people can be asked about at once, which is {MOST_AT_ONCE}",
+            remedy=f"answer some questions of {self.incident_dag_id}; each answer lets the next question through",
+        )
+        alert_of(context, error, backup_id=None, connections=self.connections, incident=PlanMissing.code)
 
     def _tell(self, context: Context, incident: Incident) -> None:
         from pv_backup.operators.alerting import alert_of

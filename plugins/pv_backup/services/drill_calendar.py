@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pv_backup.services.artefacts import ArtefactType
@@ -16,6 +16,7 @@ from pv_backup.services.errors import DrillOverdue, DrillUnproven
 from pv_backup.services.evidence.document import Failure
 from pv_backup.services.models import (
     BackupAuditEvent,
+    BackupExecution,
     BackupJournalEvent,
     ComplianceIncident,
     Outcome,
@@ -24,8 +25,9 @@ from pv_backup.services.models import (
 from pv_backup.services.settings import DRILL_PERIOD_DAYS
 
 DRILL_STARTED: Final = "drill_started"
-#: A drill that is older and has left nothing will leave nothing: no task of it may last as long.
-MAY_LAST: Final = timedelta(hours=24)
+#: A drill that is older and has left nothing will leave nothing. A leg may take 20 hours, and one may come after the
+#: other where there is one worker, so a whole run has 46 hours (dagrun_timeout); two are left to record how it ended.
+MAY_LAST: Final = timedelta(hours=48)
 PERIOD: Final = timedelta(days=DRILL_PERIOD_DAYS)
 #: After the plan for an overdue drill was given, until the next incident: a plan is no drill.
 PLAN_MAY_TAKE: Final = timedelta(days=7)
@@ -111,17 +113,20 @@ def _overdue(session: Session, now: datetime, last: datetime | None) -> Iterator
 
 
 def _first_backup(session: Session) -> datetime | None:
-    """When there was something to restore for the first time."""
+    """When there was something to restore for the first time.
+
+    In a journal that was rebuilt from the bucket all events are of that day; its rows know when a backup was published.
+    """
     statement = (
-        select(BackupJournalEvent.occurred_at)
+        select(func.min(func.least(BackupJournalEvent.occurred_at, BackupExecution.finished_at)))
+        .outerjoin(BackupExecution, BackupExecution.backup_id == BackupJournalEvent.backup_id)
         .where(
             BackupJournalEvent.outcome == Outcome.SUCCESS,
             BackupJournalEvent.type.in_((ArtefactType.PG_DUMP, ArtefactType.BASEBACKUP)),
         )
-        .order_by(BackupJournalEvent.id)
-        .limit(1)
     )
-    return session.execute(statement).scalar_one_or_none()
+    oldest: datetime | None = session.execute(statement).scalar_one()
+    return oldest
 
 
 def _unproven(drill: _Drill) -> Failure:

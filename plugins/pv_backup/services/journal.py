@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.database import transaction
+from pv_backup.services.evidence.storable import storable as whole
 from pv_backup.services.models import BackupAuditEvent, BackupJournalEvent, JsonValue, Outcome
 from pv_backup.services.validation import check_backup_id, check_hash, check_object_key, check_size
 
@@ -73,7 +74,7 @@ class Journal:
                 size_bytes=event.size_bytes,
                 k_backup_version=event.k_backup_version,
                 error_code=event.error_code,
-                error_text=None if event.error_text is None else storable(event.error_text),
+                error_text=None if event.error_text is None else fitting(event.error_text),
             )
             .on_conflict_do_nothing(index_elements=[BackupJournalEvent.backup_id])
         )
@@ -121,7 +122,7 @@ class Audit:
         """Add an event inside the caller's transaction, for what must not be true without its record."""
         if backup_id is not None:
             check_backup_id(backup_id)
-        kept = {name: storable(value) if isinstance(value, str) else value for name, value in details.items()}
+        kept = {name: fitting(value) if isinstance(value, str) else value for name, value in details.items()}
         session.add(BackupAuditEvent(backup_id=backup_id, event_type=event_type, details=kept))
 
     def events_of(self, backup_id: str) -> list[BackupAuditEvent]:
@@ -137,10 +138,9 @@ class Audit:
             return list(session.execute(statement).scalars())
 
 
-def storable(text: str) -> str:
-    """Make any text fit a row: an error's own text must never be the reason that the error isn't recorded.
+def fitting(text: str) -> str:
+    """Make any text fit a row, in length too: an error's own text must never be the reason that it isn't recorded."""
+    return str(whole(text, most=ERROR_TEXT_MAX))
 
-    PostgreSQL stores neither NUL nor the lone surrogates of undecodable bytes; the length is bounded.
-    """
-    clean = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
-    return clean if len(clean) <= ERROR_TEXT_MAX else clean[: ERROR_TEXT_MAX - 1] + "…"
+
+storable: Final = fitting

@@ -10,17 +10,20 @@ from typing import Any, Final
 _REFUSED: Final = re.compile("[\x00\ud800-\udfff]")
 
 
-def storable(value: Any) -> Any:
-    """Replace in all text of a JSON tree what no `text` column takes; a drill's proof must not be lost by one byte.
+def storable(value: Any, *, most: int | None = None) -> Any:
+    """Replace in all text of a JSON tree what no `text` column takes; a record must not be lost by one byte.
 
     Names of files and messages of tools come in encodings that nobody knows.
+
+    :param most: characters of each text, which is cut there and says so; None cuts nothing, for a proof is whole.
     """
     match value:
         case str():
-            return _REFUSED.sub("\ufffd", value)
+            clean = _REFUSED.sub("\ufffd", value)
+            return clean if most is None or len(clean) <= most else clean[: most - 1] + "…"
         case Mapping():
-            return {storable(name): storable(item) for name, item in value.items()}
+            return {storable(name, most=most): storable(item, most=most) for name, item in value.items()}
         case list():
-            return [storable(item) for item in value]
+            return [storable(item, most=most) for item in value]
         case _:
             return value
