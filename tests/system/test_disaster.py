@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ PATIENCE_S = 180
 ENTRIES = 12
 _KEPT = ("backup_id", "type", "day", "outcome", "hash_sha3_256", "size_bytes", "k_backup_version")
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ASSIGNED = re.compile(r"\b([A-Z][A-Z0-9_]*)=(\S+)")
 
 
 def commands() -> dict[str, str]:
@@ -44,6 +46,18 @@ def commands() -> dict[str, str]:
         for heading, text in zip(parts[::2], parts[1::2], strict=True)
         if _BLOCK.search(text)
     }
+
+
+def filled_in(text: str, values: dict[str, str]) -> str:
+    """A part with somebody's values in its exports, and nothing else of it changed."""
+
+    def value(found: re.Match[str]) -> str:
+        return f"{found[1]}={shlex.quote(values[found[1]])}" if found[1] in values else found[0]
+
+    lines = [_ASSIGNED.sub(value, line) if line.startswith("export ") else line for line in text.splitlines()]
+    filled = "\n".join(lines)
+    assert "…" not in filled, f"no value for all of this:\n{filled}"
+    return filled
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,12 @@ class Rescue:
     said: dict[str, str]
     events: dict[str, tuple[object, ...]]
     journal: str
+
+    @property
+    def psql(self) -> list[str]:
+        """The command that was printed at the end of the restoration."""
+        (line,) = [line for line in self.said["3. The data"].splitlines() if line.startswith("  psql ")]
+        return shlex.split(line)
 
     def sql(self, query: str) -> list[tuple[object, ...]]:
         host = self.directory / "cluster.server"
@@ -86,8 +106,9 @@ def _read_the_page(stack: TestStack, cluster_template: ClusterTemplate, director
         blocked = modules_beyond(packages_named(PAGE.read_text()))
         assert {"airflow", "jinja2"} <= blocked
         command.without(directory, blocked)
-        environment = command.environment | {
-            "PATH": f"{BINARY.parent}:{ROOT / '.venv/bin'}:{os.environ['PATH']}",
+        # All that a new machine has, and the page's reader; the rest is the page's to set.
+        bare = {"PATH": f"{BINARY.parent}:{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
+        values = {name: value for name, value in command.environment.items() if name not in ("PATH", "PYTHONPATH")} | {
             "RESCUE": str(directory / "rescue"),
             "VAULT_SNAPSHOT": str(directory / "vault.snapshot"),
             "VAULT_CONFIG": str(stack.vault.home / "config.json"),
@@ -106,15 +127,23 @@ def _read_the_page(stack: TestStack, cluster_template: ClusterTemplate, director
             cluster.write(0.1)
         assert world.run(closer=world.closer(older_than_s=0)).problems == []
         events = world.backup.journal.sql("SELECT * FROM pv_backup.backup_journal_events")
-        snapshot = environment | {"VAULT_TOKEN": stack.vault.root_token}
-        said["Before it happens"] = _run(parts.pop("Before it happens"), snapshot)
+        of_root = values | {"VAULT_TOKEN": stack.vault.root_token}
+        said["Before it happens"] = _run(filled_in(parts.pop("Before it happens"), of_root), bare, directory)
     cluster.destroy()
     cluster.discard()
     drop_database(stack.postgres, journal.superuser_dsn.rpartition("/")[2])
     stack.vault.stop()
     shutil.rmtree(stack.vault.home / "data")
+    said["1. Vault"] = _run(filled_in(parts.pop("1. Vault"), values), bare, directory)
+    # What is not installed there must stay so when the page sets the path.
+    there = "PYTHONPATH=$PWD/plugins"
+    assert there in parts["2. A machine"]
+    parts["2. A machine"] = parts["2. A machine"].replace(there, f"PYTHONPATH={directory}:$PWD/plugins")
+    # Another machine than Vault's, and one shell for all that happens there.
+    shell = directory / "shell"
+    shell.touch(mode=0o600)
     for heading, text in parts.items():
-        said[heading] = _run(text, environment)
+        said[heading] = _run(f". {shell}\n{filled_in(text, values)}\nexport -p > {shell}", bare, directory)
     yield Rescue(
         directory / "rescue",
         said,
@@ -127,7 +156,7 @@ def _journal(stack: TestStack, role: str) -> str:
     return stack.postgres.dsn("journal", user=role, password=password_of(stack.credentials, role))
 
 
-def _run(text: str, environment: dict[str, str]) -> str:
+def _run(text: str, environment: dict[str, str], directory: Path) -> str:
     """One part of the page, in one shell, as somebody pastes it; it ends at the first command that fails."""
     done = subprocess.run(
         ["bash", "-eu", "-c", text],
@@ -139,7 +168,7 @@ def _run(text: str, environment: dict[str, str]) -> str:
         timeout=PATIENCE_S,
         check=False,
     )
-    pid = Path(environment["RESCUE"], "vault.pid")
+    pid = directory / "rescue" / "vault.pid"
     if pid.exists():
         guard.watch_process(int(pid.read_text()))
     assert done.returncode == 0, f"{text}\n{done.stdout}"
@@ -159,7 +188,7 @@ def _end(directory: Path) -> None:
 
 
 def test_the_page_begins_with_vault_and_ends_with_the_journal():
-    assert list(commands()) == ["Before it happens", "1. Vault", "3. The data", "4. The journal"]
+    assert list(commands()) == ["Before it happens", "1. Vault", "2. A machine", "3. The data", "4. The journal"]
 
 
 @pytest.mark.case("TC-NOM-02")
@@ -172,8 +201,8 @@ def test_the_page_shows_what_there_is_and_how_to_ask_it(rescue: Rescue):
     told = rescue.said["3. The data"]
 
     assert "from 2026/03/basebackup_20260329.enc" in told
-    assert f"psql -h {rescue.directory}/cluster.server" in told
-    assert "template0" in told, "the page's last command lists the databases"
+    listed = subprocess.run([*rescue.psql, "-c", r"\l+"], capture_output=True, text=True, check=True)
+    assert "template0" in listed.stdout
 
 
 @pytest.mark.case("TC-INV-05")
