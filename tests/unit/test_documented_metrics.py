@@ -46,3 +46,11 @@ def test_the_check_notices_a_name_that_nobody_sends():
 def test_the_five_rules_are_explained():
     assert len(rules()) == 5
     assert [rule["alert"] for rule in rules() if f"`{rule['alert']}`" not in (DOCS / "metrics.md").read_text()] == []
+
+
+def test_an_incident_that_nobody_answers_for_a_week_is_told_without_airflow():
+    (rule,) = [rule for rule in rules() if rule["alert"] == "PvBackupIncidentOpen"]
+
+    assert rule["for"] == "7d"
+    assert asked_for(rule["expr"]) == {("pv_backup_open_incidents", "drill")}
+    assert 'max(pv_backup_open_incidents{flow="drill"}) > 0' in rule["expr"]
