@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import socket
 import subprocess
@@ -21,9 +22,11 @@ from psycopg import sql
 from dev.airflow_env import ROOT
 from dev.provisioning.databases import drop_database
 from dev.servers.postgres import BIN_DIR, RUN_AS
+from pv_backup.cli.starting import start_server
 from pv_backup.services.artefacts import wal_object_key
 from pv_backup.services.basebackup_source import BasebackupSource
 from pv_backup.services.export_sources import DumpSource, GlobalsSource
+from pv_backup.services.postgres import Server
 from tests.integration.backup_world import KEY
 from tests.integration.bare_python import modules_beyond, packages_named
 from tests.integration.command_line import CommandLine
@@ -36,6 +39,25 @@ pytestmark = [pytest.mark.case("TC-NOM-04")]
 OK, FAILED, DAMAGED = 0, 1, 2
 BASE = "2026/03/basebackup_20260329.enc"
 SEGMENTS = 6
+SUPERUSER = "evidence"
+# What ALTER SYSTEM may have set on a source, and a server on what is restored from it must not do.
+OF_THE_SOURCE = {
+    "archive_mode": "on",
+    "archive_command": "cp %p {folder}/%f",
+    "port": "6543",
+    "listen_addresses": "*",
+    "unix_socket_directories": "{folder}",
+    "hba_file": "{folder}/pg_hba.conf",
+    "ident_file": "{folder}/pg_ident.conf",
+    "external_pid_file": "{folder}/pid",
+    "shared_preload_libraries": "nowhere",
+    "session_preload_libraries": "nowhere",
+    "synchronous_standby_names": "nobody",
+    "max_logical_replication_workers": "4",
+    "ssl": "on",
+    "logging_collector": "on",
+    "log_directory": "{folder}",
+}
 
 
 @dataclass(frozen=True)
@@ -79,10 +101,16 @@ def left(
 ) -> Iterator[Left]:
     """A night's artefacts and the WAL after them; then the source, its journal and Airflow are lost."""
     cluster, journal, bucket = cluster_template.copied(), stack.new_journal(), stack.new_bucket()
+    archive = tmp_path_factory.mktemp("archive")
     with wal_world(stack, cluster, journal, bucket) as world:
         cluster.sql("CREATE TABLE ledger (entry int PRIMARY KEY)")
+        for name, value in OF_THE_SOURCE.items():  # for a next start, which this server does not live to see
+            cluster.sql(f"ALTER SYSTEM SET {name} = '{value.format(folder=archive)}'")
         for source in (GlobalsSource, DumpSource, BasebackupSource):
             world.backup.back_up(source(server=cluster.server))
+        with psycopg.connect(cluster.dump_dsn) as connection:
+            connection.execute(f"ALTER ROLE postgres RENAME TO {SUPERUSER}".encode())
+        cluster.dsn = cluster.dsn.replace("//postgres:", f"//{SUPERUSER}:")
         for entry in range(SEGMENTS):
             cluster.sql("INSERT INTO ledger VALUES (%s)", entry)
             if entry == SEGMENTS - 1:
@@ -123,6 +151,14 @@ def journal(stack: TestStack, left: Left, monkeypatch: pytest.MonkeyPatch) -> It
 def rows(dsn: str, query: str) -> list[dict[str, object]]:
     with psycopg.connect(dsn, row_factory=psycopg.rows.dict_row) as connection:
         return connection.execute(query.encode()).fetchall()
+
+
+def printed(text: str) -> tuple[list[str], list[str]]:
+    """The commands that ask the started server something, and end it."""
+    lines = [line.strip() for line in text.splitlines()]
+    (psql,) = [line for line in lines if line.startswith("psql ")]
+    (stop,) = [line for line in lines if "pg_ctl stop" in line]
+    return shlex.split(psql), shlex.split(stop)
 
 
 def test_airflow_is_not_there(left: Left):
@@ -219,14 +255,54 @@ def test_one_command_leaves_a_server_that_answers(left: Left, folder: Path):
     restored = left.command("restore", folder / "data", "--latest", "--start")
 
     assert restored.returncode == OK, restored.stderr.decode()
-    (psql,) = [line.split() for line in restored.stdout.decode().splitlines() if line.strip().startswith("psql ")]
-    (stop,) = [line.split() for line in restored.stdout.decode().splitlines() if "pg_ctl stop" in line]
-    asked = subprocess.run([*psql, "-Atc", "SELECT count(*) FROM ledger"], capture_output=True, check=True)
+    psql, stop = printed(restored.stdout.decode())
+    asked = subprocess.run(
+        [*psql, "-d", "postgres", "-Atc", "SELECT count(*) FROM ledger"], capture_output=True, check=True
+    )
     assert asked.stdout == f"{SEGMENTS}\n".encode()
-    alone = subprocess.run([*psql, "-Atc", "SHOW listen_addresses; SHOW archive_mode; SHOW fsync"], capture_output=True)
-    assert alone.stdout.split(b"\n")[:3] == [b"", b"off", b"on"]
+    assert psql[psql.index("-U") + 1] == SUPERUSER
     subprocess.run(stop, check=True, capture_output=True)
     assert not (folder / "data" / "postmaster.pid").exists()
+
+
+@pytest.mark.case("TC-INV-04")
+def test_nothing_that_the_source_was_told_rules_the_server(left: Left, folder: Path):
+    data = folder / "a 'name' with spaces"
+    restored = left.command("restore", data, "--latest")
+    assert restored.returncode == OK, restored.stderr.decode()
+    archive = folder / "archive"
+    archive.mkdir()
+    archive.chmod(0o777)
+    told = OF_THE_SOURCE | {"recovery_target_name": "never", "recovery_target_time": "2001-01-01 00:00:00+00"}
+    settings = "".join(f"{name} = '{value.format(folder=archive)}'\n" for name, value in told.items())
+    (data / "postgresql.auto.conf").write_text(settings)
+
+    started = start_server(Server({}, BIN_DIR), data, port=None, superuser=SUPERUSER)
+
+    script = ["CREATE TABLE written ()", "SELECT pg_switch_wal()", "CHECKPOINT", *(f"SHOW {name}" for name in told)]
+    words = [word for line in script for word in ("-c", line)]
+    asked = subprocess.run(
+        [*shlex.split(started.psql), "-qAt", *words], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (asked.returncode, asked.stderr) == (0, "")
+    shown = dict(zip(told, asked.stdout.splitlines()[1:], strict=True))
+    home = data.with_name(f"{data.name}.server")
+    assert shown.pop("log_directory")
+    assert shown == {
+        "archive_mode": "off",
+        "archive_command": "(disabled)",
+        "port": "5432",
+        "unix_socket_directories": '"' + str(home).replace('"', '""') + '"',
+        "hba_file": f"{home}/pg_hba.conf",
+        "ident_file": f"{home}/pg_ident.conf",
+        "max_logical_replication_workers": "0",
+        "ssl": "off",
+        "logging_collector": "off",
+        **dict.fromkeys(shown.keys() & {"listen_addresses", "external_pid_file", "synchronous_standby_names"}, ""),
+        **dict.fromkeys((name for name in shown if name.endswith("_libraries") or name.startswith("recovery_")), ""),
+    }
+    assert list(archive.iterdir()) == []
+    subprocess.run(shlex.split(started.stop), check=True, capture_output=True)
 
 
 def test_a_port_lets_in_who_knows_a_password_of_the_cluster(left: Left, folder: Path):
