@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from pv_backup.services.errors import StagingFull
+from pv_backup.services.drill_errors import StagingFull
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.commit_clock import WalCommitClock
 from pv_backup.services.restoration.sandbox import Sandbox
@@ -51,7 +51,7 @@ def told() -> Iterator[None]:
 
 
 def test_a_tools_name(full: Sandbox):
-    with subprocess.Popen(["sleep", "60"]) as tool:
+    with subprocess.Popen(["sleep", "3"]) as tool:
         with told():
             full.watch(tool.pid)
         tool.kill()
