@@ -18,7 +18,8 @@ from requests import RequestException
 
 from dev.airflow_env import ROOT
 from dev.provisioning.keys import EVIDENCE_KEY
-from pv_backup.services.errors import EvidenceInvalid, FailClosedError
+from pv_backup.services.drill_errors import EvidenceInvalid
+from pv_backup.services.errors import FailClosedError
 from pv_backup.services.evidence.public_keys import public_keys_of_vault, read_public_keys
 from pv_backup.services.evidence.signing import EvidenceSigner
 from pv_backup.services.evidence.verification import verified, verify_evidence

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pv_backup.services.basebackup_source import BasebackupSource
-from pv_backup.services.errors import RestoreFailed, StagingFull
+from pv_backup.services.drill_errors import StagingFull
+from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.export_sources import DumpSource, GlobalsSource
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.catalogue import published_backups

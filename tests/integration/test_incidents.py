@@ -15,7 +15,8 @@ import pytest
 
 from dev.provisioning.databases import drop_database
 from pv_backup.services.compliance import Compliance
-from pv_backup.services.errors import FormatRejected, JournalUnavailable, PlanMissing, RefusedError
+from pv_backup.services.drill_errors import PlanMissing
+from pv_backup.services.errors import FormatRejected, JournalUnavailable, RefusedError
 from pv_backup.services.evidence.document import Failure, Verdict
 from pv_backup.services.incidents import PLAN_MAX, PLAN_MIN, check_plan, visible
 from tests.integration.journal_world import opened

@@ -16,7 +16,8 @@ from pv_backup.operators.configuration import ConnectionIds
 from pv_backup.operators.metrics import report_backups
 from pv_backup.operators.workbench import journal_hook
 from pv_backup.services.alerts import Level
-from pv_backup.services.errors import ConfigurationError, DrillOverdue, DrillUnproven, PlanMissing, PvBackupError
+from pv_backup.services.drill_errors import DrillOverdue, DrillUnproven, PlanMissing
+from pv_backup.services.errors import ConfigurationError, PvBackupError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

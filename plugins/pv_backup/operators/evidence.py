@@ -13,7 +13,8 @@ from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.configuration import named_connection
 from pv_backup.operators.drill import REPORT
 from pv_backup.operators.workbench import journal_hook, object_store
-from pv_backup.services.errors import ConfigurationError, DrillFailed, PvBackupError, RefusedError
+from pv_backup.services.drill_errors import DrillFailed
+from pv_backup.services.errors import ConfigurationError, PvBackupError, RefusedError
 from pv_backup.services.evidence.document import Verdict
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from pv_backup.services.database import clock, transaction
 from pv_backup.services.drill_calendar import DRILL_STARTED, find_missing
-from pv_backup.services.errors import DrillFailed, DrillUnproven, RefusedError
+from pv_backup.services.drill_errors import DrillFailed, DrillUnproven
+from pv_backup.services.errors import RefusedError
 from pv_backup.services.evidence.document import Failure, Leg, Verdict
 from pv_backup.services.incidents import Incident, check_closer, check_incident_id, check_plan
-from pv_backup.services.journal import Audit, storable
+from pv_backup.services.journal import Audit, fitting
 from pv_backup.services.models import BackupAuditEvent, ComplianceIncident, JsonValue, RestorationEvidence
 
 log = logging.getLogger(__name__)
@@ -184,9 +185,9 @@ class Compliance:
                 incident_id=incident_id,
                 drill_id=drill_id,
                 code=failure.code,
-                failed_check=None if failure.check is None else storable(failure.check),
-                reason=storable(failure.cause),
-                next_step=storable(failure.remedy),
+                failed_check=None if failure.check is None else fitting(failure.check),
+                reason=fitting(failure.cause),
+                next_step=fitting(failure.remedy),
             )
         )
         self._audit.write(

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.database import clock
-from pv_backup.services.errors import DrillOverdue, DrillUnproven
+from pv_backup.services.drill_errors import DrillOverdue, DrillUnproven
 from pv_backup.services.evidence.document import Failure
 from pv_backup.services.models import (
     BackupAuditEvent,

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
-from pv_backup.services.errors import FormatRejected, PlanMissing
+from pv_backup.services.drill_errors import PlanMissing
+from pv_backup.services.errors import FormatRejected
 
 if TYPE_CHECKING:
     from pv_backup.services.models import ComplianceIncident

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.database import transaction
-from pv_backup.services.evidence.storable import storable as whole
+from pv_backup.services.evidence.storable import storable
 from pv_backup.services.models import BackupAuditEvent, BackupJournalEvent, JsonValue, Outcome
 from pv_backup.services.validation import check_backup_id, check_hash, check_object_key, check_size
 
@@ -140,7 +140,4 @@ class Audit:
 
 def fitting(text: str) -> str:
     """Make any text fit a row, in length too: an error's own text must never be the reason that it isn't recorded."""
-    return str(whole(text, most=ERROR_TEXT_MAX))
-
-
-storable: Final = fitting
+    return str(storable(text, most=ERROR_TEXT_MAX))

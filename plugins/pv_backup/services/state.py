@@ -27,7 +27,7 @@ from pv_backup.services.errors import (
     RunAlive,
     TransitionRefused,
 )
-from pv_backup.services.journal import Audit, Journal, JournalEvent, storable
+from pv_backup.services.journal import Audit, Journal, JournalEvent, fitting
 from pv_backup.services.leases import Lease, check_held, grant, held_row, running_row
 from pv_backup.services.models import BackupExecution, BackupStatus, JsonValue, Outcome
 from pv_backup.services.opening import RunDead, refuse_if_closed, refuse_taken, row_of_day
@@ -180,7 +180,7 @@ class StateMachine:
         with self._moving(Move(_S.FAILED, backup_id), doing) as (session, move):
             row = current_row(session, move)
             self._enter(session, row, move.to, lease=lease, by_reconciliation=by_reconciliation)
-            row.error_code, row.error_text = error_code, storable(error_text)
+            row.error_code, row.error_text = error_code, fitting(error_text)
             event = event_of(row, Outcome.FAILED)
             if self._journal.write(session, event) is not Outcome.FAILED:
                 log.warning("the journal says SUCCESS of backup %s already, and that stands", backup_id)

@@ -6,7 +6,7 @@ import pytest
 from airflow.providers.standard.exceptions import HITLTriggerEventError
 
 from pv_backup.operators.retrying import next_delay
-from pv_backup.services.errors import PlanMissing
+from pv_backup.services.drill_errors import PlanMissing
 from pv_backup.services.settings import Settings
 from tests.dags.dag_world import dag_bag
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pv_backup.services.errors import EvidenceInvalid
+from pv_backup.services.drill_errors import EvidenceInvalid
 from pv_backup.services.evidence.public_keys import pem_of
 from pv_backup.services.evidence.report import html
 from pv_backup.services.evidence.texts import mail_subject, message, span, webhook_json

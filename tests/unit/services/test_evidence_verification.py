@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from pv_backup.services.errors import ConfigurationError, EvidenceInvalid
+from pv_backup.services.drill_errors import EvidenceInvalid
+from pv_backup.services.errors import ConfigurationError
 from pv_backup.services.evidence.document import Evidence
 from pv_backup.services.evidence.public_keys import PublicKey, pem_of, read_public_keys
 from pv_backup.services.evidence.storable import storable

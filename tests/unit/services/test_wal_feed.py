@@ -12,7 +12,8 @@ from typing import cast
 
 import pytest
 
-from pv_backup.services.errors import ReadBackMismatch, RestoreFailed, StagingFull
+from pv_backup.services.drill_errors import StagingFull
+from pv_backup.services.errors import ReadBackMismatch, RestoreFailed
 from pv_backup.services.restoration.feed import WalFeed
 from pv_backup.services.restoration.tools import Place
 from pv_backup.services.restoration.wal_archive import WalArchive

@@ -10,7 +10,8 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from pv_backup.services.errors import ContractBroken, CorruptionFound, RestoreFailed, explain
+from pv_backup.services.drill_errors import ContractBroken, CorruptionFound
+from pv_backup.services.errors import RestoreFailed, explain
 from pv_backup.services.evidence.storable import storable
 
 FORMAT_VERSION: Final = 1

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Self
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pv_backup.services.errors import EvidenceInvalid
+from pv_backup.services.drill_errors import EvidenceInvalid
 
 ALGORITHM: Final = "ed25519"
 #: RFC 8032, section 5.1.6.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from pydantic import ValidationError
 
-from pv_backup.services.errors import EvidenceInvalid
+from pv_backup.services.drill_errors import EvidenceInvalid
 from pv_backup.services.evidence.document import FORMAT_VERSION, Evidence
 from pv_backup.services.evidence.public_keys import PublicKey
 from pv_backup.services.evidence.signed import Signature, SignedDocument

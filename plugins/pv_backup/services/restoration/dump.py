@@ -14,7 +14,8 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from pv_backup.services.errors import NotPublished, RestoreFailed, StagingFull
+from pv_backup.services.drill_errors import StagingFull
+from pv_backup.services.errors import NotPublished, RestoreFailed
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore

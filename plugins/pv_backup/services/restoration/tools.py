@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, TypedDict
 
-from pv_backup.services.errors import ConfigurationError, RestoreFailed, StagingFull
+from pv_backup.services.drill_errors import StagingFull
+from pv_backup.services.errors import ConfigurationError, RestoreFailed
 from pv_backup.services.postgres import Server
 from pv_backup.services.progress import human_bytes
 from pv_backup.services.restoration.said import Tail
