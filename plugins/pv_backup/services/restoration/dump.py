@@ -21,6 +21,7 @@ from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.content import VerifiedContent
+from pv_backup.services.restoration.discretion import told
 from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.server import RestoredServer
 from pv_backup.services.restoration.steps import step
@@ -208,7 +209,7 @@ class DumpRestore:
                 connection.execute("SELECT 1")
         except psycopg.OperationalError as error:
             refused = RestoreFailed(
-                f"{database} was restored and does not let us in: {str(error).strip()}",
+                f"{database} was restored and does not let us in: {told(error)}",
                 remedy="see in what pg_restore was given how that database differs from others",
             )
             raise server.explained(refused) from None

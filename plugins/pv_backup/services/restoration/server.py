@@ -19,6 +19,7 @@ import psycopg
 
 from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.discretion import told
 from pv_backup.services.restoration.said import Tail
 from pv_backup.services.restoration.superuser import find_superuser
 from pv_backup.services.restoration.tools import Place, Started, as_user, run_as, start, unwatched
@@ -209,7 +210,7 @@ class RestoredServer:
     def failed_query(self, error: psycopg.Error) -> RestoreFailed:
         """A query of ours that every whole cluster answers."""
         failed = RestoreFailed(
-            f"the restored server failed a query: {' '.join(str(error).split())}",
+            f"the restored server failed a query: {told(error)}",
             remedy="its log says why; the bucket is unchanged, restore again into an empty directory",
         )
         return self.explained(failed)
