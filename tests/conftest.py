@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,11 @@ _STACK = pytest.StashKey[TestStack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the servers of tests that run side by side off each other's ports."""
+    """Keep the servers of tests that run side by side off each other's ports, and let what we start hear signals."""
+    for ignored in (signal.SIGINT, signal.SIGQUIT):
+        # A shell that runs us in the background has them ignored, and so would all that we start.
+        if signal.getsignal(ignored) is signal.SIG_IGN:
+            signal.signal(ignored, signal.SIG_DFL)
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
         keep_to_share(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 

@@ -136,6 +136,7 @@ def test_the_log_in_the_ui_tells_what_was_uploaded(operated: Operated):
 
 def test_the_tasks_send_their_figures_without_being_asked(operated: Operated):
     promised = {name for name in documented() if ".pg_dump." in name or ".globals." in name}
+    promised.add("pv_backup.drill.open_incidents")  # of drills there is none yet, and none open
 
     assert set(operated.figures) == promised
     newest = operated.world.sql(
