@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url -
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-ready: ## Install what is missing: PostgreSQL 15 (apt), .venv (locked packages)
+ready: ## Install what is missing: PostgreSQL 15, Redis (apt), .venv and .venv-tools (locked packages)
 	@"$(PYTHON)" dev/bootstrap.py
 
 up: ready ## Start PostgreSQL, a source with pg_receivewal, OpenBao and SeaweedFS; write .dev/env
@@ -59,3 +59,4 @@ cases: ready ## List each test case of the specification with the tests that cov
 lock: ready ## Choose versions anew: requirements*.in → requirements*.txt
 	@$(COMPILE) --upgrade requirements.in -o requirements.txt
 	@$(COMPILE) --upgrade requirements-dev.in -o requirements-dev.txt
+	@$(COMPILE) --upgrade requirements-tools.in -o requirements-tools.txt

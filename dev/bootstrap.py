@@ -1,4 +1,4 @@
-"""Makes what everything else stands on: PostgreSQL 15 from apt and ``.venv`` from the lock files.
+"""Makes what everything else stands on: servers from apt, ``.venv`` and ``.venv-tools`` from the lock files.
 
 Runs on the machine's own Python 3.11, before anything is installed, so it imports the standard library only. When all
 is there it does nothing, in a few milliseconds. What it may not install it names, with the command that does.
@@ -17,11 +17,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 VENV = ROOT / ".venv"
-LOCKS = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"]
-STAMP = VENV / ".synced"
+# Programs that are only started, and whose own requirements would hold back the project's.
+TOOLS = ROOT / ".venv-tools"
+LOCKS = {
+    VENV: [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"],
+    TOOLS: [ROOT / "requirements-tools.txt"],
+}
+UV = VENV / "bin" / "uv"
 SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-# Debian package, and the file that shows that it is there.
-POSTGRESQL = ("postgresql-15", Path("/usr/lib/postgresql/15/bin/postgres"))
+# Debian package, the file that shows that it is there, and what it is for.
+PACKAGES = [
+    ("postgresql-15", Path("/usr/lib/postgresql/15/bin/postgres"), "the PostgreSQL 15 server and clients"),
+    ("redis-server", Path("/usr/bin/redis-server"), "the broker of the Celery workers that tests start"),
+]
 
 
 def main() -> None:
@@ -29,34 +37,41 @@ def main() -> None:
     if sys.version_info[:2] != (3, 11):
         found = sys.version.split()[0]
         sys.exit(f"Python 3.11 is needed, this is {found}. Run: apt-get install python3.11 (or: make PYTHON=…)")
-    package, proof = POSTGRESQL
-    if not proof.exists():
-        _apt_install(package, why="the PostgreSQL 15 server and clients")
-    _sync_venv()
+    for package, proof, why in PACKAGES:
+        if not proof.exists():
+            _apt_install(package, why=why)
+    for venv, locks in LOCKS.items():
+        _sync_venv(venv, locks)
 
 
-def _sync_venv() -> None:
-    wanted = hashlib.sha3_256(b"".join(lock.read_bytes() for lock in LOCKS)).hexdigest()
-    if STAMP.exists() and STAMP.read_text() == wanted:
+def _sync_venv(venv: Path, locks: list[Path]) -> None:
+    wanted = hashlib.sha3_256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()
+    stamp = venv / ".synced"
+    if stamp.exists() and stamp.read_text() == wanted:
         return
-    if not (VENV / "bin" / "python").exists():
+    if not (venv / "bin" / "python").exists():
         if importlib.util.find_spec("ensurepip") is None:
             _apt_install("python3.11-venv", why="the module that makes virtual environments")
-        print("Making .venv …", flush=True)
-        shutil.rmtree(VENV, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(VENV)])
-    uv = re.search(r"^uv==\S+", LOCKS[1].read_text(), re.MULTILINE)
-    if uv is None:
-        sys.exit(f"{LOCKS[1].name} does not name uv. Run: make lock")
-    print("Installing the locked packages into .venv (a minute or two the first time) …", flush=True)
-    if not (VENV / "bin" / "uv").exists():
-        _run([str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", uv.group()])
+        print(f"Making {venv.name} …", flush=True)
+        shutil.rmtree(venv, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(venv)], venv)
+    print(f"Installing the locked packages into {venv.name} (a minute or two the first time) …", flush=True)
+    if not UV.exists():
+        _install_uv()
     # Where PYTHONDONTWRITEBYTECODE is set, as in many CI images, each start of Airflow would compile for 10 s.
-    sync = [str(VENV / "bin" / "uv"), "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
+    sync = [str(UV), "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
     # The machine's own certificates, where it has any: a company's mirror of PyPI is often signed by its own authority.
     trust = ["--system-certs"] if SYSTEM_CERTIFICATES.exists() else []
-    _run([*sync, *trust, *map(str, LOCKS)])
-    STAMP.write_text(wanted)
+    _run([*sync, *trust, *map(str, locks)], venv)
+    stamp.write_text(wanted)
+
+
+def _install_uv() -> None:
+    lock = ROOT / "requirements-dev.txt"
+    uv = re.search(r"^uv==\S+", lock.read_text(), re.MULTILINE)
+    if uv is None:
+        sys.exit(f"{lock.name} does not name uv. Run: make lock")
+    _run([str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", uv.group()], VENV)
 
 
 def _apt_install(package: str, *, why: str) -> None:
@@ -76,8 +91,8 @@ def _apt_install(package: str, *, why: str) -> None:
             sys.exit(f"`{' '.join(step)}` failed. {plainly}")
 
 
-def _run(command: list[str]) -> None:
-    environment = {**os.environ, "VIRTUAL_ENV": str(VENV), "UV_LINK_MODE": os.environ.get("UV_LINK_MODE", "copy")}
+def _run(command: list[str], venv: Path) -> None:
+    environment = {**os.environ, "VIRTUAL_ENV": str(venv), "UV_LINK_MODE": os.environ.get("UV_LINK_MODE", "copy")}
     if subprocess.run(command, check=False, env=environment).returncode != 0:
         sys.exit(f"`{' '.join(command)}` failed; its messages are above.")
 

@@ -1,4 +1,4 @@
-"""The test cases of SPEC section 8, with a few words each."""
+"""The test cases of SPEC section 8, with a few words each; and TC-INF, for section 9, which has no cases there."""
 
 from __future__ import annotations
 
@@ -40,5 +40,10 @@ CASES = {
     "TC-NR-02": "ETag trusted nowhere",
     "TC-NR-03": "no random",
     "TC-NR-04": "no SHA-256 for SHA3-256",
+    "TC-INF-01": "Terraform: key, user, bucket (CC-47-15)",
+    "TC-INF-02": "Vault: policies and AppRole",
+    "TC-INF-03": "Ansible: pg_receivewal and the cron watchdog (CC-47-16)",
+    "TC-INF-04": "Compose, image and Helm values agree with the code",
+    "TC-INF-05": "Celery: no task depends on another's local disk",
     "TC-NR-05": "every DAG imports, and old vectors still decrypt",
 }
