@@ -115,7 +115,7 @@ def night(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
     with opened(stack, tmp_path_factory.mktemp("night")) as world, on_call() as people:
         world.fill_source()
-        world.env |= people.environment | {"PV_BACKUP_WATCHDOG_WAIT_S": "3"}
+        world.env |= people.environment | {"PV_BACKUP_WATCHDOG_WAIT_S": "10"}
         with running(world) as airflow:
             operator = Operator(airflow, world)
 
