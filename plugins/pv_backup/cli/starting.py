@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Final
 
 from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server
-from pv_backup.services.restoration.server import as_user, run_as
+from pv_backup.services.restoration.tools import as_user, hand_to, run_as
 
 DEFAULT_PORT: Final = 5432
 
@@ -106,9 +105,7 @@ def start_server(tools: Server, directory: Path, *, port: int | None, superuser:
     }
     for name, text in written.items():
         (home / name).write_text(text)
-    if user:
-        for path in (home, *home.iterdir()):
-            shutil.chown(path, user, user)
+    hand_to(user, home, *home.iterdir())
     # One string: pg_ctl has a shell read it.
     options = shlex.join(word for name, value in _settings(home, port).items() for word in ("-c", f"{name}={value}"))
     command = [tools.tool("pg_ctl"), "start", "--silent", f"--pgdata={directory}", f"--log={log}"]

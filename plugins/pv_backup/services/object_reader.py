@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_exponential_jitter
@@ -34,6 +34,41 @@ class StoredObject:
 def stored_object(key: str, answer: Mapping[str, Any]) -> StoredObject:
     """Read boto3's answer to HEAD or GET."""
     return StoredObject(key, int(answer["ContentLength"]), str(answer["ETag"]), dict(answer.get("Metadata", {})))
+
+
+class Reader(Protocol):
+    """An object being read, from wherever it comes."""
+
+    @property
+    def position(self) -> int:
+        """How many bytes were read."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What S3 keeps beside it."""
+        ...
+
+    def read(self, size: int) -> bytes:
+        """Read up to that many bytes; empty at the end."""
+        ...
+
+
+class Objects(Protocol):
+    """All that a verification asks of a store: to look at an object and to read it."""
+
+    @property
+    def bucket(self) -> str:
+        """Its name, for messages."""
+        ...
+
+    def head(self, key: str) -> StoredObject | None:
+        """What is stored there, None if nothing is."""
+        ...
+
+    def read(self, key: str) -> Reader:
+        """Read it from its beginning."""
+        ...
 
 
 class ObjectReader:

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -107,12 +108,26 @@ class RowCounter:
             self._counts[name] = count
 
 
-def count_rows(server: Server, *, unlogged: bool = True) -> dict[str, int]:
+@dataclass(frozen=True)
+class Counted:
+    """Rows by `schema.table`, as a manifest has them.
+
+    :ivar unlogged: the tables whose rows no WAL brings back, so that recovery empties them.
+    """
+
+    rows: dict[str, int]
+    unlogged: frozenset[str]
+
+    @property
+    def logged(self) -> dict[str, int]:
+        """What both a dump and a recovery bring back."""
+        return {table: rows for table, rows in self.rows.items() if table not in self.unlogged}
+
+
+def count_rows(server: Server) -> Counted:
     """Count the rows of each table that pg_dump would write, after a restoration.
 
     :param server: with the database's name.
-    :param unlogged: False leaves unlogged tables out: no WAL brings their rows back, so recovery empties them.
-    :returns: rows by `schema.table`, as a manifest has them.
     :raises RestoreFailed: if one can't be counted.
     """
     with asking(
@@ -126,11 +141,11 @@ def count_rows(server: Server, *, unlogged: bool = True) -> dict[str, int]:
         for setting in (b"enable_indexscan", b"enable_indexonlyscan", b"enable_bitmapscan"):
             connection.execute(b"SET LOCAL " + setting + b" = off")
         connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
-        return {
-            f"{schema}.{table}": _count(connection, schema, table)
-            for schema, table, is_unlogged in connection.execute(_TABLES).fetchall()
-            if unlogged or not is_unlogged
-        }
+        tables = connection.execute(_TABLES).fetchall()
+        return Counted(
+            {f"{schema}.{table}": _count(connection, schema, table) for schema, table, _ in tables},
+            frozenset(f"{schema}.{table}" for schema, table, is_unlogged in tables if is_unlogged),
+        )
 
 
 def _count(connection: psycopg.Connection, schema: str, table: str) -> int:

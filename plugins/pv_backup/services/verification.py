@@ -18,13 +18,13 @@ from pv_backup.services.hashing import Sha3
 from pv_backup.services.key_wrapping import KeyWrapper, wiped
 from pv_backup.services.manifest import InvalidMark, Manifest, mark_invalid
 from pv_backup.services.naming import naming
-from pv_backup.services.object_reader import StoredObject
-from pv_backup.services.object_store import ObjectStore
+from pv_backup.services.object_reader import Objects, StoredObject
 from pv_backup.services.progress import Progress
 from pv_backup.services.timestamps import rfc3339
 
 if TYPE_CHECKING:  # who restores has no journal database, and need not wait for SQLAlchemy
     from pv_backup.services.lease_keeper import LeaseKeeper
+    from pv_backup.services.object_store import ObjectStore
     from pv_backup.services.state import Attempt, RecordedArtefact
     from pv_backup.services.workbench import Workbench
 
@@ -80,7 +80,7 @@ def unpacked(header: Header, plaintext: Iterable[bytes]) -> Iterator[bytes]:
 
 
 @contextmanager
-def open_artefact(store: ObjectStore, keys: KeyWrapper, key: str, progress: Progress) -> Iterator[OpenedArtefact]:
+def open_artefact(store: Objects, keys: KeyWrapper, key: str, progress: Progress) -> Iterator[OpenedArtefact]:
     """Open an object for decryption; a context, so that the DEK is wiped when the reading ends, however.
 
     :raises ArtefactDamaged: if the object is not an artefact of this key, or not whole.
@@ -114,7 +114,7 @@ def _counted(pieces: Iterable[bytes], progress: Progress) -> Read:
     return read
 
 
-def verify_object(store: ObjectStore, keys: KeyWrapper, key: str, expected: Expected) -> None:
+def verify_object(store: Objects, keys: KeyWrapper, key: str, expected: Expected) -> None:
     """Prove that what S3 returns is what was uploaded, or say which of it is not.
 
     :raises IntegrityError: ERR-47-04, naming the difference.
@@ -144,7 +144,7 @@ def demand_vault(keys: KeyWrapper, there: StoredObject) -> None:
 
 
 def compare_stored(
-    store: ObjectStore,
+    store: Objects,
     keys: KeyWrapper,
     key: str,
     expected: Expected,
@@ -161,7 +161,7 @@ def compare_stored(
 
 
 def copy_verified(
-    store: ObjectStore, keys: KeyWrapper, key: str, expected: Expected, sink: BinaryIO, *, progress: Progress
+    store: Objects, keys: KeyWrapper, key: str, expected: Expected, sink: BinaryIO, *, progress: Progress
 ) -> None:
     """Compare as :func:`compare_stored` and write the content in the same pass, for a sink that nobody reads yet.
 
@@ -173,7 +173,7 @@ def copy_verified(
 
 @contextmanager
 def _compared(
-    store: ObjectStore, keys: KeyWrapper, key: str, expected: Expected, progress: Progress
+    store: Objects, keys: KeyWrapper, key: str, expected: Expected, progress: Progress
 ) -> Iterator[OpenedArtefact]:
     """An artefact that is compared with what it must be once its plaintext was read to the end."""
     hasher = Sha3()

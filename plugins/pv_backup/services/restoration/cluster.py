@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ from pv_backup.services.restoration.server import RestoredServer
 from pv_backup.services.restoration.source_settings import put_back, set_aside
 from pv_backup.services.restoration.steps import step
 from pv_backup.services.restoration.target import RecoveryTarget
-from pv_backup.services.restoration.tools import Place, ToolRunner, make_private, run_as
+from pv_backup.services.restoration.tools import Place, ToolRunner, hand_to, make_private, run_as
 from pv_backup.services.restoration.unpacking import unpack_cluster, verify_unpacked
 from pv_backup.services.restoration.wal_archive import WalArchive
 from pv_backup.services.restoration.writing import writing
@@ -237,27 +236,24 @@ class ClusterRestore:
             set_aside(self._directory)
             signal = self._directory / "recovery.signal"
             signal.touch()
-            if self._user:
-                shutil.chown(signal, self._user, self._user)
+            hand_to(self._user, signal)
 
     @contextmanager
     def _syncing(self) -> Iterator[None]:
         """Let the disk take what was unpacked while recovery goes on, so that the last sync finds little left."""
         with ThreadPoolExecutor(1, thread_name_prefix="sync") as pool:
             # What it finds broken must be told: the system may not tell a second one.
-            syncing = pool.submit(
-                self._runner.run,
-                ["sync", "--file-system", str(self._directory)],
-                failing=f"{self._directory} could not be brought to the disk",
-                remedy="look at the disk, then restore again",
-            )
+            syncing = pool.submit(self._bring_to_disk, "sync", "--file-system", str(self._directory))
             yield
         syncing.result()
 
     def _sync(self) -> None:
         """Bring to the disk, once, what was restored without waiting for it."""
+        self._bring_to_disk(self._tools.tool("initdb"), "--sync-only", f"--pgdata={self._directory}")
+
+    def _bring_to_disk(self, *command: str) -> None:
         self._runner.run(
-            [self._tools.tool("initdb"), "--sync-only", f"--pgdata={self._directory}"],
+            command,
             failing=f"{self._directory} could not be brought to the disk",
             remedy="look at the disk, then restore again",
         )
@@ -271,6 +267,5 @@ class ClusterRestore:
             return
         self._directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="pv-backup-wal-", dir=self._directory.parent) as name:
-            if self._user:
-                shutil.chown(name, self._user, self._user)
+            hand_to(self._user, Path(name))
             yield Path(name)

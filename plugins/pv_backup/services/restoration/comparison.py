@@ -45,7 +45,7 @@ def compare_legs(logical: LegReport, physical: LegReport, *, until: datetime | N
     """Whether both legs of a drill brought back the same cluster, and the same rows where they must.
 
     They must where no commit lies between the dump's snapshot and the second that recovery reached. Tables that are
-    unlogged must be in neither report (:func:`~pv_backup.services.row_counts.count_rows`): recovery empties them.
+    unlogged must be in neither report (:class:`~pv_backup.services.row_counts.Counted`): recovery empties them.
 
     :param until: the target, up to which the shipped WAL has every commit; None, for `latest`: it may end before the
         dump's snapshot, so that a difference proves nothing.

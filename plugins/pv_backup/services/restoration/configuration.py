@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
 
-from pv_backup.services.restoration.tools import as_user
+from pv_backup.services.restoration.tools import as_user, hand_to
 
 # Where Debian's PostgreSQL makes its socket, and its psql looks for one.
 _PACKAGED_SOCKETS: Final = Path("/var/run/postgresql")
@@ -74,8 +73,7 @@ def add_missing_configuration(directory: Path, *, user: str | None, superuser: s
         path = directory / name
         path.write_text(text)
         path.chmod(0o600)
-        if user:
-            shutil.chown(path, user, user)
+        hand_to(user, path)
     return list(missing)
 
 

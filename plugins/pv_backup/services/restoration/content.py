@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, Self
 
 from pv_backup.services.ahead import Ahead
 from pv_backup.services.errors import ReadBackMismatch
@@ -40,7 +40,7 @@ class VerifiedContent:
     def __init__(
         self, *, store: ObjectStore, keys: KeyWrapper, manifest: Manifest, place: Place, spare_bytes: int
     ) -> None:
-        self._source = _FetchedOnce(store)
+        self._store = _FetchedOnce(store)
         self._keys = keys
         self._manifest = manifest
         self._place = place
@@ -51,25 +51,20 @@ class VerifiedContent:
         """Its key, for messages."""
         return self._manifest.key
 
-    @property
-    def _store(self) -> ObjectStore:
-        # All that a verification asks of a store is to look at an object and to read it.
-        return cast(ObjectStore, self._source)
-
     def __enter__(self) -> Self:
         directory, manifest = self._place.directory, self._manifest
         if shutil.disk_usage(directory).free >= self._spare_bytes + manifest.size_bytes:
-            self._source.copy = tempfile.TemporaryFile(dir=directory)
+            self._store.copy = tempfile.TemporaryFile(dir=directory)
         try:
             with step(f"SHA3-256 of {manifest.key}"):
                 verify_object(self._store, self._keys, manifest.key, Expected.by_manifest(manifest))
         except BaseException:
-            self._source.drop()
+            self._store.drop()
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._source.drop()
+        self._store.drop()
 
     @contextmanager
     def read(self, *, label: str) -> Iterator[Iterator[bytes]]:

@@ -31,6 +31,7 @@ from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server, one_row
 from pv_backup.services.restoration.amcheck import amcheck
+from pv_backup.services.restoration.asking import asking
 from pv_backup.services.restoration.catalogue import published_backups
 from pv_backup.services.restoration.cluster import ClusterRestore
 from pv_backup.services.restoration.comparison import compare_row_counts
@@ -41,7 +42,7 @@ from pv_backup.services.restoration.route import Route
 from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.server import RestoredServer
 from pv_backup.services.restoration.steps import told_to
-from pv_backup.services.row_counts import count_rows
+from pv_backup.services.row_counts import Counted, count_rows
 from pv_backup.services.timestamps import rfc3339
 
 log = logging.getLogger(__name__)
@@ -141,14 +142,16 @@ class DrillLeg(ABC):
             if manifest
         ]
 
-    def _count(self, server: Server, *, unlogged: bool) -> dict[str, int] | None:
-        """Rows by table; that they can't be counted is a finding, and pg_amcheck may say why."""
+    def _count(self, server: Server) -> Counted | None:
+        """Note the rows by table; that they can't be counted is a finding, and pg_amcheck may say why."""
         try:
-            return count_rows(server, unlogged=unlogged)
+            counted = count_rows(server)
         except RestoreFailed as error:
             detail = f"{error.what}\n{NEXT} {error.remedy}"
             self._checks.append(Check(name="row_counts", result=Result.FAILED, seconds=0.0, detail=detail))
             return None
+        self._facts["row_counts"] = counted.logged
+        return counted
 
     def _failed_check(self) -> Check | None:
         """The one that names the incident: where pages are broken, they are why the other checks failed."""
@@ -184,10 +187,9 @@ class LogicalLeg(DrillLeg):
             self._note_reached(order, datetime.fromisoformat(dump.exported_at))
             database = server.server(restored.database)
             self._checks += run_contract(database, tools.contract)
-            counts = self._count(database, unlogged=True)
-            if counts is not None:
-                self._checks.append(compare_row_counts(counts, dump))
-                self._facts["row_counts"] = self._count(database, unlogged=False)
+            counted = self._count(database)
+            if counted is not None:
+                self._checks.append(compare_row_counts(counted.rows, dump))
             self._checks.append(amcheck(database))
 
 
@@ -222,7 +224,9 @@ class PhysicalLeg(DrillLeg):
 
     def _check_identity(self, server: RestoredServer, base: Manifest) -> None:
         began = time.monotonic()
-        with server.connect() as connection:
+        with asking(
+            server.server(), failing="the restored server does not tell its system identifier", remedy="see its log"
+        ) as connection:
             (identifier,) = one_row(connection, "SELECT system_identifier::text FROM pg_control_system()")
         self._facts["system_identifier"] = identifier
         same = identifier == base.system_identifier
@@ -240,8 +244,8 @@ class PhysicalLeg(DrillLeg):
         database = self._dumped_database(order)
         self._checks += run_contract_everywhere(server.server, self.tools.contract, database)
         if database is not None:
-            self._facts["row_counts"] = self._count(server.server(database), unlogged=False)
-        self._checks.append(amcheck(server.server("postgres"), everywhere=True))
+            self._count(server.server(database))
+        self._checks.append(amcheck(server.server(), everywhere=True))
 
     def _dumped_database(self, order: DrillOrder) -> str | None:
         """The one that the logical leg restores; None where nothing was dumped before the target."""

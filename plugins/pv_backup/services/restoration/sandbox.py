@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -17,7 +16,7 @@ from typing import Final, Self
 from pv_backup.services.errors import ConfigurationError, RestoreFailed
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.server import SUPERUSER, RestoredServer
-from pv_backup.services.restoration.tools import Place, ToolRunner, as_user, run_as
+from pv_backup.services.restoration.tools import Place, ToolRunner, as_user, hand_to, run_as
 from pv_backup.services.restoration.writing import writing
 from pv_backup.services.settings import CLEARTEXT_TTL_S
 from pv_backup.services.staging import StagingDirectory
@@ -137,8 +136,7 @@ class Sandbox:
         with writing("a directory", self.place):
             folder = tempfile.TemporaryDirectory(prefix=prefix, dir=self.path, ignore_cleanup_errors=True)
         with folder as name:
-            if self.user:
-                shutil.chown(name, self.user, self.user)
+            hand_to(self.user, Path(name))
             yield Path(name)
 
     def _demand_passage(self, user: str) -> None:

@@ -22,10 +22,8 @@ from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.discretion import told
 from pv_backup.services.restoration.said import Tail
 from pv_backup.services.restoration.superuser import find_superuser
-from pv_backup.services.restoration.tools import Place, Started, as_user, run_as, start, unwatched
+from pv_backup.services.restoration.tools import Place, Started, hand_to, run_as, start, unwatched
 from pv_backup.services.restoration.writing import writing
-
-__all__ = ["SUPERUSER", "RestoredServer", "as_user", "run_as"]
 
 log = logging.getLogger(__name__)
 
@@ -149,9 +147,7 @@ class RestoredServer:
             files = {"config_file": "postgresql.conf", "hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}
             for name in files.values():
                 (home / name).write_text("local all all trust\n" if name == "pg_hba.conf" else "")
-            if self._user:
-                for path in (home, *home.iterdir()):
-                    shutil.chown(path, self._user, self._user)
+            hand_to(self._user, home, *home.iterdir())
         own = {parameter: str(home / name) for parameter, name in files.items()}
         own["unix_socket_directories"] = str(home)
         settings = _APART | dict(self._settings) | own

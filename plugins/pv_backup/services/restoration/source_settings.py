@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from pathlib import Path
 from typing import Final
+
+from pv_backup.services.restoration.tools import hand_to
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,7 @@ def put_back(directory: Path, *, user: str | None, stop_archiving: bool) -> None
         kept += (b"" if not kept or kept.endswith(b"\n") else b"\n") + _NO_ARCHIVE
     path.write_bytes(kept)
     path.chmod(0o600)
-    if user:
-        shutil.chown(path, user, user)
+    hand_to(user, path)
     if foreign:
         log.warning("%s comes back without %s; the source's whole file is %s", path, ", ".join(foreign), aside.name)
     else:

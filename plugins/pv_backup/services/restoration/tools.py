@@ -62,8 +62,14 @@ def make_private(directory: Path, user: str | None) -> None:
     """Make a directory for that user alone, as PostgreSQL demands it of a data directory."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
+    hand_to(user, directory)
+
+
+def hand_to(user: str | None, *paths: Path) -> None:
+    """Let that user own what we made; None is ourselves."""
     if user:
-        shutil.chown(directory, user, user)
+        for path in paths:
+            shutil.chown(path, user, user)
 
 
 def unwatched(pid: int) -> None:
