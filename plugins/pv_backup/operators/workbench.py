@@ -48,12 +48,12 @@ def build_workbench(ids: ConnectionIds, settings: Settings) -> Workbench:
 
     :raises ConfigurationError: if a connection is missing.
     """
-    from pv_backup.hooks.vault_transit import KeysOnDemand, VaultTransitHook
+    from pv_backup.hooks.vault_transit import VaultTransitHook
     from pv_backup.services.workbench import Workbench
 
     store = object_store(ids, settings)
     with named_connection(ids.vault):
-        keys = KeysOnDemand(hook=VaultTransitHook(vault_conn_id=ids.vault), transit_key=settings.transit_key)
+        keys = VaultTransitHook(vault_conn_id=ids.vault).key_wrapper(settings.transit_key)
     with named_connection(ids.journal):
         sessions = journal_hook(ids).sessions()
     return Workbench.over(settings, store=store, keys=keys, sessions=sessions)

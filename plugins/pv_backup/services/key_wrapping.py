@@ -28,6 +28,20 @@ class WrappedKeyRefused(IntegrityError):
     """Vault is well, and says that this wrapped DEK is not one that its key made."""
 
 
+class VaultForbids(FailClosedError):
+    """The token's policy does not allow it, or the token is dead: Vault answers both alike.
+
+    :ivar path: what was asked for.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"Vault forbids {path}: the token's policy does not allow it, or the token has run out or was revoked",
+            remedy="compare the policy with include/vault; if that is right, get a new token (docs/vault.md)",
+        )
+        self.path = path
+
+
 @dataclass(frozen=True, kw_only=True)
 class WrappedKey:
     """A DEK as it may be stored; of use only to who may call `transit/decrypt`.
@@ -178,8 +192,7 @@ def _failed(error: vault.VaultError, path: str) -> FailClosedError:
             what = f"Vault is not in service ({_told(error)}), it refused {path}"
             remedy = "if it is sealed, unseal it (`bao operator unseal`); then run again"
         case vault.Forbidden() | vault.Unauthorized():
-            what = f"Vault forbids {path}: the token's policy does not allow it, or the token has expired"
-            remedy = "compare `bao token lookup` and the policy with docs/deploy.md; the policy needs `update` there"
+            return VaultForbids(path)
         case vault.InvalidPath():
             what = f"Vault knows no {path}: no Transit engine is mounted there"
             remedy = "check transit_mount_point in the connection's extra, and `bao secrets list`"
