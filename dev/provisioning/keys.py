@@ -10,9 +10,14 @@ import hvac.exceptions
 from dev.credentials import Credentials
 from dev.servers.openbao import MAX_LEASE, OpenBao
 
-POLICIES = Path(__file__).parents[1] / "policies"
+ROOT = Path(__file__).parents[2]
 TRANSIT_KEY = "pv-backup"
 SSE_KEY = "pv-backup-sse"
+# Production's own policy for the backup, so that whatever runs here runs with the rights that it will have there.
+POLICY_FILES = {
+    TRANSIT_KEY: ROOT / "include" / "vault" / "pv-backup.hcl",
+    SSE_KEY: ROOT / "dev" / "policies" / "pv-backup-sse.hcl",
+}
 EVIDENCE_KEY = "pv-backup-evidence"
 
 
@@ -28,13 +33,19 @@ def ensure_keys_and_tokens(vault: OpenBao, credentials: Credentials) -> None:
         (SSE_KEY, credentials.get("vault_sse_token")),
     ):
         client.secrets.transit.create_key(name, key_type="aes256-gcm96")
-        client.sys.create_or_update_policy(name, (POLICIES / f"{name}.hcl").read_text())
+        client.sys.create_or_update_policy(name, POLICY_FILES[name].read_text())
         _ensure_token(client, token, policy=name)
 
 
 def _ensure_token(client: hvac.Client, token: str, *, policy: str) -> None:
     try:
-        client.auth.token.lookup(token)
+        if client.auth.token.lookup(token)["data"]["policies"] == [policy]:
+            return
+        client.auth.token.revoke(token)
     except hvac.exceptions.Forbidden:
-        # Unknown or expired. We choose its id, so that what ``.dev/env`` says stays true.
-        client.auth.token.create(id=token, policies=[policy], period=MAX_LEASE, no_parent=True, display_name=policy)
+        # Unknown or expired.
+        pass
+    # We choose its id, so that what ``.dev/env`` says stays true.
+    client.auth.token.create(
+        id=token, policies=[policy], no_default_policy=True, period=MAX_LEASE, no_parent=True, display_name=policy
+    )

@@ -18,12 +18,13 @@ from requests import RequestException
 
 from dev.airflow_env import ROOT
 from dev.provisioning.keys import EVIDENCE_KEY
+from pv_backup.hooks.vault_transit import SignerOnDemand
 from pv_backup.services.drill_errors import EvidenceInvalid
 from pv_backup.services.errors import FailClosedError
 from pv_backup.services.evidence.public_keys import public_keys_of_vault, read_public_keys
 from pv_backup.services.evidence.signing import EvidenceSigner
 from pv_backup.services.evidence.verification import verified, verify_evidence
-from tests.integration.vault_world import Connect, Engine, address_nobody_listens_at
+from tests.integration.vault_world import Connect, Engine, address_nobody_listens_at, auditor
 from tests.support.evidence import failed, passed
 from tests.support.servers import TestStack
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.case("TC-INV-09", "TC-NOM-04")
 
 
 @pytest.fixture
-def signer(stack: TestStack, connect: Connect) -> EvidenceSigner:
+def signer(stack: TestStack, connect: Connect) -> SignerOnDemand:
     """As a task gets it: the connection of the service."""
     return connect(stack.vault.address, token=stack.backup_token).evidence_signer(EVIDENCE_KEY)
 
@@ -40,11 +41,11 @@ def signer(stack: TestStack, connect: Connect) -> EvidenceSigner:
 def own_key(engine: Engine) -> EvidenceSigner:
     """A key that may be rotated and retired without disturbing anybody."""
     engine.transit.create_key(EVIDENCE_KEY, key_type="ed25519", mount_point=engine.mount)
-    return EvidenceSigner(client=engine.root, key_name=EVIDENCE_KEY, mount_point=engine.mount)
+    return engine.signer()
 
 
-def test_what_the_service_signs_is_verified_with_the_public_key(stack: TestStack, signer: EvidenceSigner):
-    keys = public_keys_of_vault(stack.vault.client(), EVIDENCE_KEY, mount_point="transit")
+def test_what_the_service_signs_is_verified_with_the_public_key(stack: TestStack, signer: SignerOnDemand):
+    keys = public_keys_of_vault(auditor(stack.vault.client()), EVIDENCE_KEY, mount_point="transit")
 
     for evidence in (passed(), failed("naïve “quotes” \U0001f418 and a\nline")):
         text = signer.sign(evidence)
@@ -54,13 +55,14 @@ def test_what_the_service_signs_is_verified_with_the_public_key(stack: TestStack
             verify_evidence(text.replace("pv-backup-production", "pv-backup-somewhere"), keys)
 
 
-def test_every_answer_of_vault_that_holds_public_keys_is_read(stack: TestStack, signer: EvidenceSigner):
-    transit = stack.vault.client().secrets.transit
+def test_every_answer_of_vault_that_holds_public_keys_is_read(stack: TestStack, signer: SignerOnDemand):
+    reader = auditor(stack.vault.client())
+    transit = reader.secrets.transit
     text = signer.sign(passed())
     answers = [
         transit.read_key(EVIDENCE_KEY),
         transit.read_key(EVIDENCE_KEY)["data"],
-        stack.vault.client().read(f"transit/export/public-key/{EVIDENCE_KEY}"),
+        reader.read(f"transit/export/public-key/{EVIDENCE_KEY}"),
     ]
     for answer in answers:
         assert verify_evidence(text, read_public_keys(json.dumps(answer), source="key.json")) == passed()
@@ -68,11 +70,12 @@ def test_every_answer_of_vault_that_holds_public_keys_is_read(stack: TestStack, 
 
 def test_documents_of_old_versions_verify_after_a_rotation(engine: Engine, own_key: EvidenceSigner):
     before = own_key.sign(passed())
-    (first,) = public_keys_of_vault(engine.root, EVIDENCE_KEY, mount_point=engine.mount)
+    reader = auditor(engine.root, mount=engine.mount)
+    (first,) = public_keys_of_vault(reader, EVIDENCE_KEY, mount_point=engine.mount)
     engine.transit.rotate_key(EVIDENCE_KEY, mount_point=engine.mount)
     after = own_key.sign(passed())
 
-    both = public_keys_of_vault(engine.root, EVIDENCE_KEY, mount_point=engine.mount)
+    both = public_keys_of_vault(reader, EVIDENCE_KEY, mount_point=engine.mount)
 
     assert [verified(text, both).key.version for text in (before, after)] == [1, 2]
     assert verify_evidence(before, [first]) == passed()
@@ -124,7 +127,7 @@ def test_nobody_gets_the_private_key_out_of_vault(stack: TestStack):
 
 
 @pytest.mark.case("TC-ERR-02")
-def test_a_sealed_vault_fails_closed_at_once(stack: TestStack, signer: EvidenceSigner):
+def test_a_sealed_vault_fails_closed_at_once(stack: TestStack, signer: SignerOnDemand):
     stack.vault.seal()
     started = time.monotonic()
     with pytest.raises(FailClosedError, match=r"ERR-47-02.*Vault is sealed.*sign/pv-backup-evidence.*unseal it"):
@@ -136,7 +139,7 @@ def test_a_sealed_vault_fails_closed_at_once(stack: TestStack, signer: EvidenceS
 def test_a_vault_that_is_away_forbids_or_has_no_such_key_is_named(
     stack: TestStack, engine: Engine, own_key: EvidenceSigner, connect: Connect
 ):
-    def refusal(signer: EvidenceSigner) -> str:
+    def refusal(signer: SignerOnDemand | EvidenceSigner) -> str:
         with pytest.raises(FailClosedError) as failed_closed:
             signer.sign(passed())
         assert not isinstance(failed_closed.value.__context__, VaultError | RequestException)
@@ -145,14 +148,11 @@ def test_a_vault_that_is_away_forbids_or_has_no_such_key_is_named(
     assert "unreachable" in refusal(connect(address_nobody_listens_at()).evidence_signer(EVIDENCE_KEY))
     service = connect(stack.vault.address, token=stack.backup_token)
     assert "forbids transit/sign/another" in refusal(service.evidence_signer("another"))
-    missing = EvidenceSigner(client=engine.root, key_name="missing", mount_point=engine.mount)
-    assert "sign/missing" in refusal(missing)
+    assert "sign/missing" in refusal(engine.signer("missing"))
     engine.transit.create_key("wrapping", key_type="aes256-gcm96", mount_point=engine.mount)
-    wrapping = EvidenceSigner(client=engine.root, key_name="wrapping", mount_point=engine.mount)
-    assert "evidence_key names an ed25519 key" in refusal(wrapping)
+    assert "evidence_key names an ed25519 key" in refusal(engine.signer("wrapping"))
     engine.transit.create_key("other-kind", key_type="ecdsa-p256", mount_point=engine.mount)
-    other_kind = EvidenceSigner(client=engine.root, key_name="other-kind", mount_point=engine.mount)
-    assert "no ed25519 signature" in refusal(other_kind)
+    assert "no ed25519 signature" in refusal(engine.signer("other-kind"))
 
 
 def run(*arguments: str | Path, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -169,11 +169,11 @@ def run(*arguments: str | Path, stdin: bytes = b"", **environment: str) -> subpr
     )
 
 
-def test_an_auditor_verifies_offline_with_one_command(stack: TestStack, signer: EvidenceSigner, tmp_path: Path):
+def test_an_auditor_verifies_offline_with_one_command(stack: TestStack, signer: SignerOnDemand, tmp_path: Path):
     document, pem, page = tmp_path / "drill.json", tmp_path / "key.pem", tmp_path / "drill.html"
     text = signer.sign(failed())
     document.write_text(text)
-    exported = run("public-key", VAULT_ADDR=stack.vault.address, VAULT_TOKEN=stack.vault.root_token)
+    exported = run("public-key", VAULT_ADDR=stack.vault.address, VAULT_TOKEN=auditor(stack.vault.client()).token)
     assert exported.returncode == 0, exported.stderr
     pem.write_bytes(exported.stdout)
 
@@ -181,7 +181,8 @@ def test_an_auditor_verifies_offline_with_one_command(stack: TestStack, signer: 
     assert (verify.returncode, verify.stderr) == (0, b"")
     told = verify.stdout.decode()
     fingerprint = read_public_keys(pem.read_text(), source="key.pem")[0].fingerprint
-    for needed in ("the signature holds", "pv-backup-evidence version 1", fingerprint, "FAILED", "WAL-GAP"):
+    version = json.loads(text)["signature"]["key_version"]
+    for needed in ("the signature holds", f"pv-backup-evidence version {version}", fingerprint, "FAILED", "WAL-GAP"):
         assert needed in told
     assert run("verify", "-", "--public-key", pem, stdin=text.encode() + b"\n").returncode == 0
 
@@ -204,7 +205,7 @@ def test_the_public_key_is_for_those_who_may_read_it(stack: TestStack, engine: E
     assert b"VAULT_ADDR and VAULT_TOKEN not set" in run("public-key").stderr
 
     engine.transit.rotate_key(EVIDENCE_KEY, mount_point=engine.mount)
-    vault = {"VAULT_ADDR": stack.vault.address, "VAULT_TOKEN": stack.vault.root_token}
+    vault = {"VAULT_ADDR": stack.vault.address, "VAULT_TOKEN": auditor(engine.root, mount=engine.mount).token}
     every = run("public-key", "--mount-point", engine.mount, **vault)
     assert every.stdout.count(b"BEGIN PUBLIC KEY") == 2
     second = run("public-key", "--mount-point", engine.mount, "--key-version", "2", **vault)
@@ -218,10 +219,10 @@ def test_the_public_key_is_for_those_who_may_read_it(stack: TestStack, engine: E
 def test_a_signature_of_nothing_is_no_document(stack: TestStack):
     """The signer learns the newest version from one; it must be worth nothing to whoever records it."""
     answer = stack.vault.client(stack.backup_token).secrets.transit.sign_data(EVIDENCE_KEY, hash_input="")
-    value = answer["data"]["signature"].rpartition(":")[2]
+    version, value = answer["data"]["signature"].removeprefix("vault:v").split(":")
     assert len(base64.b64decode(value)) == 64
-    keys = public_keys_of_vault(stack.vault.client(), EVIDENCE_KEY, mount_point="transit")
-    signature = f'{{"algorithm":"ed25519","key":"{EVIDENCE_KEY}","key_version":1,"value":"{value}"}}'
+    keys = public_keys_of_vault(auditor(stack.vault.client()), EVIDENCE_KEY, mount_point="transit")
+    signature = f'{{"algorithm":"ed25519","key":"{EVIDENCE_KEY}","key_version":{version},"value":"{value}"}}'
     with pytest.raises(EvidenceInvalid):
         verify_evidence(f'{{"evidence":{{}},"signature":{signature}}}', keys)
     with pytest.raises(EvidenceInvalid):

@@ -90,7 +90,7 @@ def test_a_wrapped_secret_that_is_no_dek_is_refused(engine: Engine) -> None:
 
 @pytest.mark.case("TC-INV-03")
 def test_the_mount_point_comes_from_the_connection(stack: TestStack, engine: Engine, connect: Connect) -> None:
-    hook = connect(stack.vault.address, token=stack.vault.root_token, transit_mount_point=engine.mount)
+    hook = connect(stack.vault.address, token=engine.token(), transit_mount_point=engine.mount)
     dek = new_dek()
     wrapped = hook.key_wrapper(KEY).wrap(dek).wrapped_dek
     assert engine.wrapper().unwrap(wrapped) == dek

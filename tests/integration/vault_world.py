@@ -1,4 +1,4 @@
-"""What the tests of key wrapping need of Vault: an engine of their own, and the hook as Airflow makes it."""
+"""What the tests of keys need of Vault: an engine of their own, tokens for it, and the hook as Airflow makes it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from uuid import uuid4
 import hvac
 import pytest
 
+from dev.provisioning.keys import EVIDENCE_KEY, POLICY_FILES, TRANSIT_KEY
 from pv_backup.hooks.vault_transit import VaultTransitHook
+from pv_backup.services.evidence.signing import EvidenceSigner
 from pv_backup.services.key_wrapping import TransitKeyWrapper
 
-KEY = "pv-backup"
+KEY = TRANSIT_KEY
 
 Connect = Callable[..., VaultTransitHook]
 
@@ -35,9 +37,42 @@ class Engine:
     def retire_below(self, version: int) -> None:
         self.transit.update_key_configuration(KEY, min_decryption_version=version, mount_point=self.mount)
 
-    def wrapper(self, key: str = KEY, *, token: str | None = None) -> TransitKeyWrapper:
-        client = hvac.Client(url=self.root.url, token=token or self.root.token)
+    def wrapper(self, key: str = KEY) -> TransitKeyWrapper:
+        client = hvac.Client(url=self.root.url, token=self.token(key=key))
         return TransitKeyWrapper(client=client, key_name=key, mount_point=self.mount)
+
+    def signer(self, evidence_key: str = EVIDENCE_KEY) -> EvidenceSigner:
+        client = hvac.Client(url=self.root.url, token=self.token(evidence_key=evidence_key))
+        return EvidenceSigner(client=client, key_name=evidence_key, mount_point=self.mount)
+
+    def token(self, **names: str) -> str:
+        """With the service's rights here."""
+        return service_token(self.root, **{"mount": self.mount, **names})
+
+
+def service_token(
+    root: hvac.Client, *, mount: str = "transit", key: str = KEY, evidence_key: str = EVIDENCE_KEY
+) -> str:
+    """A token with the rights of the service, were its engine and keys called so."""
+    policy = POLICY_FILES[KEY].read_text()
+    policy = policy.replace('"transit/', f'"{mount}/')
+    policy = policy.replace(f'crypt/{KEY}"', f'crypt/{key}"').replace(f'sign/{EVIDENCE_KEY}"', f'sign/{evidence_key}"')
+    return token_of(root, policy)
+
+
+def auditor(root: hvac.Client, *, mount: str = "transit") -> hvac.Client:
+    """Somebody who may read the public key of evidence, as docs/evidence.md has it."""
+    paths = [f"{mount}/keys/{EVIDENCE_KEY}", f"{mount}/export/public-key/{EVIDENCE_KEY}"]
+    policy = "".join(f'path "{path}" {{ capabilities = ["read"] }}\n' for path in paths)
+    return hvac.Client(url=root.url, token=token_of(root, policy))
+
+
+def token_of(root: hvac.Client, policy: str) -> str:
+    """A token that may do what this policy grants, and nothing else."""
+    name = f"of-a-test-{uuid4()}"
+    root.sys.create_or_update_policy(name, policy)
+    made = root.auth.token.create(policies=[name], no_default_policy=True)
+    return str(made["auth"]["client_token"])
 
 
 @contextmanager
