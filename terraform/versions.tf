@@ -5,11 +5,11 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = ">= 6.0, < 7.0"
+      version = ">= 6.25, < 7.0"
     }
     vault = {
       source  = "hashicorp/vault"
-      version = ">= 5.0, < 6.0"
+      version = ">= 5.6, < 6.0"
     }
   }
 }
