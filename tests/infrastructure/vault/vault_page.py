@@ -1,0 +1,126 @@
+"""A Vault that was set up by the commands of docs/vault.md, in a namespace of the test stack's OpenBao."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import hvac
+
+from dev.airflow_env import ROOT
+from dev.servers.openbao import BINARY
+from tests.support.pages import blocks, filled_in, paste
+from tests.support.servers import TestStack
+
+PAGE: Final = ROOT / "docs" / "vault.md"
+SERVICE, RECEIVER = "pv-backup", "pv-backup-receiver"
+POLICIES: Final = {role: (ROOT / "include" / "vault" / f"{role}.hcl").read_text() for role in (SERVICE, RECEIVER)}
+SOURCE: Final = {"conn_type": "postgres", "host": "source.example", "login": "dumper", "password": "of-the-source"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppRoleHalves:
+    """What a login needs."""
+
+    role_id: str
+    secret_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaultOfThePage:
+    """What the page left behind; `root` is for set-up and for faults."""
+
+    address: str
+    namespace: str
+    root: hvac.Client
+    folder: Path
+
+    def client(self, token: str | None = None) -> hvac.Client:
+        return hvac.Client(url=self.address, namespace=self.namespace, token=token)
+
+    def page(self, heading: str, number: int = 0, *, then: str = "", **values: str) -> str:
+        """What a block of the page prints; `then` is typed after it in the same shell."""
+        known = {"VAULT_ADDR": self.address, "VAULT_TOKEN": self.root.token}
+        return paste(f"{filled_in(blocks(PAGE)[heading][number], known | values)}\n{then}", self.shell | known)
+
+    @property
+    def shell(self) -> dict[str, str]:
+        """Of somebody at this Vault."""
+        return {
+            "PATH": f"{BINARY.parent}:{os.environ['PATH']}",
+            "HOME": str(self.folder),
+            "VAULT_ADDR": self.address,
+            "VAULT_NAMESPACE": self.namespace,
+        }
+
+    def draw(self, role: str) -> AppRoleHalves:
+        """A new secret id, as the page draws it."""
+        handover = self.folder / str(uuid4())
+        handover.mkdir(mode=0o700)
+        self.page("Draw a secret id", ROLE=role, HANDOVER=str(handover))
+        halves = {name: (handover / name).read_text() for name in ("role_id", "secret_id")}
+        return AppRoleHalves(**halves)
+
+    def log_in(self, role: str) -> hvac.Client:
+        halves = self.draw(role)
+        client = self.client()
+        client.auth.approle.login(role_id=halves.role_id, secret_id=halves.secret_id)
+        return client
+
+    def role(self, *, policy: str = SERVICE, **parameters: Any) -> str:
+        """An AppRole of a test's own; parameters are Vault's."""
+        name = f"of-a-test-{uuid4()}"
+        told = {"token_policies": policy, "token_no_default_policy": True, "token_ttl": "1h", **parameters}
+        self.root.write_data(f"auth/approle/role/{name}", data=told)
+        return name
+
+    def holder_of(self, policy: str) -> hvac.Client:
+        """Somebody whose only policy is this text."""
+        name = f"of-a-test-{uuid4()}"
+        self.root.sys.create_or_update_policy(name, policy)
+        made = self.root.auth.token.create(policies=[name], no_default_policy=True)
+        return self.client(made["auth"]["client_token"])
+
+    def connection(self, halves: AppRoleHalves, **extra: str) -> str:
+        """`pv_backup_vault` as the page has it."""
+        host, port = self.address.removeprefix("http://").split(":")
+        told = {"auth_type": "approle", "use_tls": False, "client_kwargs": {"namespace": self.namespace}, **extra}
+        return json.dumps(
+            {
+                "conn_type": "vault",
+                "host": host,
+                "port": int(port),
+                "login": halves.role_id,
+                "password": halves.secret_id,
+                "extra": told,
+            }
+        )
+
+
+def followed(stack: TestStack, folder: Path) -> VaultOfThePage:
+    """Make a namespace, and follow the page in it."""
+    namespace = f"page-{uuid4()}"
+    stack.vault.client().write_data(f"sys/namespaces/{namespace}")
+    root = hvac.Client(url=stack.vault.address, namespace=namespace, token=stack.vault.root_token)
+    vault = VaultOfThePage(address=stack.vault.address, namespace=namespace, root=root, folder=folder)
+    vault.page("Set it up", 0, WORKERS="127.0.0.1/32", RECEIVER="127.0.0.1/32")
+    secrets = folder / "secrets"
+    secrets.mkdir(mode=0o700)
+    for name, content in {
+        "source.json": json.dumps(SOURCE | {"schema": "registry"}),
+        "journal.json": json.dumps(SOURCE | {"host": "journal.example", "schema": "journal"}),
+        "settings.json": json.dumps({"bucket": "from-vault"}),
+        "conninfo": "host=source.example user=pv_backup_receivewal",
+    }.items():
+        (secrets / name).write_text(content)
+    vault.page("Set it up", 1, SECRETS=str(secrets))
+    # As Terraform does, and whoever wants the watchdog's alarm.
+    for path in ("ci/aws-backup", "ci/aws-backup-watchdog"):
+        key = {"access_key_id": "AKIA", "secret_access_key": f"of {path}"}
+        root.secrets.kv.v2.create_or_update_secret(path, secret=key, mount_point="kv")
+    root.secrets.kv.v2.create_or_update_secret("pv-backup/watchdog", secret={"smtp_url": "smtp://"}, mount_point="kv")
+    return vault
