@@ -26,10 +26,17 @@ def ensure_roles(postgres: Postgres, credentials: Credentials) -> None:
 
     Only a superuser can dump everything (SPEC F1.1); a role of its own shows in pg_stat_activity who is reading.
     """
+    ensure_journal_roles(postgres, credentials)
+    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
+        _ensure_login(connection, DUMP, attributes="SUPERUSER", password=password_of(credentials, DUMP))
+
+
+def ensure_journal_roles(postgres: Postgres, credentials: Credentials) -> None:
+    """Make the login roles of a server that is not dumped: the journal's two, and Airflow's."""
     with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
         connection.execute(ROLES_SQL.read_text().encode())
-        for role, attributes in ((OWNER, ""), (SERVICE, ""), (AIRFLOW, ""), (DUMP, "SUPERUSER")):
-            _ensure_login(connection, role, attributes=attributes, password=password_of(credentials, role))
+        for role in (OWNER, SERVICE, AIRFLOW):
+            _ensure_login(connection, role, attributes="", password=password_of(credentials, role))
 
 
 def ensure_source_roles(postgres: Postgres, *, dump_password: str, receiver_password: str) -> None:
