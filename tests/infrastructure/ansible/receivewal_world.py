@@ -1,0 +1,164 @@
+"""The host of pg_receivewal, without systemd: a source, a Vault that knows it, and runs of the program."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import psutil
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from dev.airflow_env import ROOT
+from dev.servers.receivewal import SLOT
+from tests.infrastructure.ansible.watchdog_world import HostsVault
+from tests.support.clusters import SourceCluster
+
+ROLE: Final = ROOT / "ansible" / "roles" / "postgresql_backup"
+PROGRAM: Final = ROLE / "files" / "pv-backup-receivewal"
+SECRET: Final = "pv-backup/receivewal"
+_USER: Final = "of_the_host"
+
+
+@dataclass
+class Run:
+    """One run of the program, from its start to its end.
+
+    :ivar seen: every argument of every process of it that was ever looked at.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    seen: set[str] = field(default_factory=set)
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def look(self) -> None:
+        """Read what `ps` shows of it and its children."""
+        try:
+            parent = psutil.Process(self.process.pid)
+            for process in [parent, *parent.children(recursive=True)]:
+                self.seen |= set(process.cmdline())
+        except psutil.NoSuchProcess:
+            pass
+
+    def end(self, timeout_s: float = 20) -> int:
+        """Wait for its end, looking all the time; its exit status."""
+        for _ in range(int(timeout_s / 0.005)):
+            self.look()
+            try:
+                return self.process.wait(0.005)
+            except subprocess.TimeoutExpired:
+                pass
+        raise AssertionError(f"still at work after {timeout_s:.0f} s:\n{self.said}")
+
+
+@dataclass
+class Host:
+    """Where the program runs, with the directories that systemd would make."""
+
+    home: Path
+    vault: HostsVault
+    cluster: SourceCluster
+    address: str = ""
+    password: str = ""
+
+    def __post_init__(self) -> None:
+        self.address = self.vault.settings["VAULT_ADDR"]
+        self.change_password()
+        self.vault.keep(SECRET, conninfo=self.conninfo)
+        for directory in (self.wal_directory, self.runtime_directory, self.credentials):
+            directory.mkdir(mode=0o700)
+        self.bring(*self.vault.draw())
+
+    @property
+    def mount(self) -> str:
+        """Of Vault's KV."""
+        return self.vault.settings["VAULT_KV_MOUNT"]
+
+    @property
+    def where(self) -> str:
+        """The secret's place in Vault, as messages say it."""
+        return f"{self.mount}/{SECRET}"
+
+    @property
+    def wal_directory(self) -> Path:
+        return self.home / "wal-archive"
+
+    @property
+    def runtime_directory(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def credentials(self) -> Path:
+        return self.home / "credentials"
+
+    @property
+    def service_file(self) -> Path:
+        return self.runtime_directory / "pg_service.conf"
+
+    @property
+    def conninfo(self) -> str:
+        """How the source lets us in since the last change of the password."""
+        return make_conninfo(self.cluster.dsn, user=_USER, password=self.password)
+
+    def change_password(self) -> None:
+        """As an administrator of the source does, who thinks of all that could need escaping."""
+        self.password = f"it's \\ a=b \"{secrets.token_urlsafe(12)}"
+        self.cluster.sql(
+            f"DO $$ BEGIN CREATE ROLE {_USER} LOGIN REPLICATION; EXCEPTION WHEN duplicate_object THEN END $$"
+        )
+        self.cluster.sql(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(_USER), self.password).as_string())
+
+    def streams(self) -> bool:
+        """Whether the source sees it stream from the slot."""
+        query = """SELECT application_name, usename, state FROM pg_replication_slots
+                   JOIN pg_stat_replication ON pid = active_pid WHERE slot_name = %s"""
+        return self.cluster.sql(query, SLOT) == [("pv_backup", _USER, "streaming")]
+
+    def bring(self, role_id: str, secret_id: str) -> None:
+        """Put them where systemd would, as an editor leaves them."""
+        for name, value in {"role_id": role_id, "secret_id": secret_id}.items():
+            (self.credentials / name).write_text(f"{value}\n")
+
+    @contextmanager
+    def running(self) -> Iterator[Run]:
+        """Start it as the unit does: with these variables and no other."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            **self.vault.settings,
+            "VAULT_ADDR": self.address,
+            "WAL_DIRECTORY": str(self.wal_directory),
+            "SLOT": SLOT,
+            "CREDENTIALS_DIRECTORY": str(self.credentials),
+            "RUNTIME_DIRECTORY": str(self.runtime_directory),
+        }
+        log = self.home / f"log-{uuid4()}"
+        with log.open("wb") as output:
+            process = subprocess.Popen([PROGRAM], env=environment, stdout=output, stderr=output, start_new_session=True)
+        try:
+            yield Run(process, log)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def refused(self) -> Run:
+        """Run it to its end, which must be a failure."""
+        with self.running() as run:
+            assert run.end() != 0, run.said
+        return run
+
+    def received(self) -> list[str]:
+        """The finished segments."""
+        return sorted(path.name for path in self.wal_directory.iterdir() if len(path.name) == 24)
