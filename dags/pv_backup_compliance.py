@@ -32,12 +32,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, CronTriggerTimetable
 
 from pv_backup.dag_basics import PARIS, Tag
 from pv_backup.dag_defaults import DEFAULT_ARGS, ON_RUN_FAILURE
 from pv_backup.operators.compliance import LookForIncidentsOperator
+from pv_backup.operators.start_run import StartOnceOperator
 
 INCIDENT = "pv_backup_incident"
 
@@ -56,9 +56,6 @@ with DAG(
     tags=[Tag.PV_BACKUP, Tag.RESTORATION],
 ):
     look_for_incidents = LookForIncidentsOperator(task_id="look_for_incidents", incident_dag_id=INCIDENT)
-    TriggerDagRunOperator.partial(
-        task_id="ask_about_each",
-        trigger_dag_id=INCIDENT,
-        logical_date=None,
-        skip_when_already_exists=True,
-    ).expand_kwargs(look_for_incidents.output)
+    StartOnceOperator.partial(task_id="ask_about_each", trigger_dag_id=INCIDENT).expand_kwargs(
+        look_for_incidents.output
+    )

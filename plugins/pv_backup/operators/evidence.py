@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.configuration import named_connection
 from pv_backup.operators.drill import REPORT
+from pv_backup.operators.start_run import StartOnceOperator
 from pv_backup.operators.workbench import journal_hook, object_store
 from pv_backup.services.drill_errors import DrillFailed
 from pv_backup.services.errors import ConfigurationError, PvBackupError, RefusedError
@@ -142,22 +142,16 @@ class DemandProofOperator(BackupStepOperator):
         raise error
 
 
-class SeeToIncidentOperator(TriggerDagRunOperator):
+class SeeToIncidentOperator(StartOnceOperator):
     """Have people asked for the action plan at once, not only at the next look of `pv_backup_compliance`.
 
     :param conclusion: what :class:`RecordEvidenceOperator` returned. (templated)
     """
 
-    template_fields: Sequence[str] = (*TriggerDagRunOperator.template_fields, "conclusion")
+    template_fields: Sequence[str] = (*StartOnceOperator.template_fields, "conclusion")
 
     def __init__(self, *, conclusion: Any, **kwargs: Any) -> None:
-        super().__init__(
-            logical_date=None,
-            wait_for_completion=False,
-            deferrable=False,
-            skip_when_already_exists=True,
-            **kwargs,
-        )
+        super().__init__(**kwargs)
         self.conclusion = conclusion
 
     def execute(self, context: Context) -> None:

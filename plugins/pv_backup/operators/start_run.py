@@ -17,26 +17,33 @@ if TYPE_CHECKING:
 _REASON_AT_MOST: Final = 500
 
 
-class StartRunOperator(TriggerDagRunOperator):
-    """Start the run unless it exists, so that a retry or a second caller never makes a second one.
+class StartOnceOperator(TriggerDagRunOperator):
+    """Start a run and go on; ends skipped if a run of that name exists.
 
     It does not wait: a deferred :class:`TriggerDagRunOperator` has no deadline, and fails on a run that exists.
-
-    :param trigger_run_id: the run's one name; `{day}` in it stands for the day, `YYYY-MM-DD`. (templated)
-    :param reason: what the form of the other DAG gets as its reason. (templated)
     """
 
-    template_fields: Sequence[str] = (*TriggerDagRunOperator.template_fields, "reason")
-
-    def __init__(self, *, trigger_run_id: str, reason: str, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(
-            trigger_run_id=trigger_run_id,
             logical_date=None,
             wait_for_completion=False,
             deferrable=False,
             skip_when_already_exists=True,
             **kwargs,
         )
+
+
+class StartRunOperator(StartOnceOperator):
+    """Start the run of a day unless it exists, so that a retry or a second caller never makes a second one.
+
+    :param trigger_run_id: the run's one name; `{day}` in it stands for the day, `YYYY-MM-DD`. (templated)
+    :param reason: what the form of the other DAG gets as its reason. (templated)
+    """
+
+    template_fields: Sequence[str] = (*StartOnceOperator.template_fields, "reason")
+
+    def __init__(self, *, trigger_run_id: str, reason: str, **kwargs: Any) -> None:
+        super().__init__(trigger_run_id=trigger_run_id, **kwargs)
         self.reason = reason
 
     def execute(self, context: Context) -> None:
