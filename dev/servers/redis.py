@@ -1,0 +1,74 @@
+"""Redis from Debian's package, on loopback: the broker that hands tasks to Celery workers, and nothing that lasts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import redis
+
+from dev.ports import require_free
+from dev.processes import Daemon
+
+BINARY = Path("/usr/bin/redis-server")
+
+
+class Redis:
+    """One Redis server that keeps all in memory, behind a password.
+
+    :param home: directory of this server; made when missing.
+    :param password: letters, digits, - and _ only, for it goes into a URL.
+    """
+
+    def __init__(self, *, home: Path, port: int, password: str) -> None:
+        self.home = home
+        self.url = f"redis://:{password}@127.0.0.1:{port}/0"
+        self._port = port
+        self._password = password
+        self._daemon = Daemon(name="Redis", home=home)
+
+    def start(self) -> bool:
+        """Start the server and wait until it answers.
+
+        :returns: False when it was running already.
+        :raises PortTakenError: when another program holds the port.
+        :raises ServerFailedError: when it does not come up; with the end of its log.
+        """
+        if self._daemon.is_running():
+            return False
+        require_free({"Redis": self._port}, server="Redis")
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._daemon.start([BINARY, self._write_config()])
+        self._daemon.wait_until(self.answers, timeout_s=30)
+        return True
+
+    def is_running(self) -> bool:
+        """Whether the server's process lives."""
+        return self._daemon.is_running()
+
+    def answers(self) -> bool:
+        """Whether it takes our password and a command."""
+        try:
+            with redis.Redis.from_url(self.url, socket_connect_timeout=2, socket_timeout=2) as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def stop(self) -> None:
+        """End the server, and with it every task that no worker has taken."""
+        self._daemon.stop()
+
+    def _write_config(self) -> Path:
+        """By file: the process list shows arguments to everyone."""
+        path = self.home / "redis.conf"
+        options = {
+            "bind": "127.0.0.1",
+            "port": str(self._port),
+            "requirepass": self._password,
+            "dir": str(self.home),
+            "save": '""',
+            "appendonly": "no",
+        }
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.writelines(f"{name} {value}\n" for name, value in options.items())
+        return path
