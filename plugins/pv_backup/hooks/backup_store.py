@@ -8,7 +8,7 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.config import Config
 
 from pv_backup.services.object_store import ObjectStore
-from pv_backup.services.s3_client import CLIENT_OPTIONS
+from pv_backup.services.s3_client import CLIENT_OPTIONS, FIXED_OPTIONS
 from pv_backup.services.settings import Settings
 
 
@@ -26,7 +26,8 @@ class BackupStoreHook(S3Hook):
 
     def object_store(self, settings: Settings) -> ObjectStore:
         """Build the store; nothing is asked of S3 yet."""
-        client = self.get_client_type(config=self.config.merge(Config(**CLIENT_OPTIONS)))
+        config = Config(**CLIENT_OPTIONS).merge(self.config).merge(Config(**FIXED_OPTIONS))
+        client = self.get_client_type(config=config)
         return ObjectStore(
             client=client,
             bucket=settings.bucket,
