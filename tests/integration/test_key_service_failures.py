@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -16,7 +15,14 @@ import pytest
 
 from pv_backup.services.errors import ConfigurationError, FailClosedError
 from pv_backup.services.key_wrapping import KeyWrapper, new_dek
-from tests.integration.vault_world import KEY, Connect, Engine, address_nobody_listens_at, service_token
+from tests.integration.vault_world import (
+    KEY,
+    Connect,
+    Engine,
+    address_nobody_listens_at,
+    everything_about,
+    service_token,
+)
 from tests.support.servers import TestStack
 
 
@@ -138,17 +144,6 @@ def test_a_connection_that_describes_no_vault_is_a_configuration_error(
     monkeypatch.delenv("VAULT_TOKEN", raising=False)
     with pytest.raises(ConfigurationError, match="pv_backup_vault does not describe a Vault"):
         connect("127.0.0.1:1", token="")
-
-
-def everything_about(error: BaseException) -> str:
-    """What a log, an error tracker that walks the chain, or repr could show of an error."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    shown = [f"{link!r} {vars(link)} {vars(getattr(link, 'request', None) or object)}" for link in chain]
-    return "\n".join([*shown, *traceback.format_exception(error)])
 
 
 @pytest.mark.case("TC-INV-02", "TC-ERR-02")

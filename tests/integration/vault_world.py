@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
@@ -101,3 +102,14 @@ def address_nobody_listens_at() -> str:
     """A loopback address whose port was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def everything_about(error: BaseException) -> str:
+    """What a log, an error tracker that walks the chain, or repr could show of an error."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    shown = [f"{link!r} {vars(link)} {vars(getattr(link, 'request', None) or object)}" for link in chain]
+    return "\n".join([*shown, *traceback.format_exception(error)])

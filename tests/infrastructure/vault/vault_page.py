@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +22,8 @@ from tests.support.servers import TestStack
 PAGE: Final = ROOT / "docs" / "vault.md"
 SERVICE, RECEIVER = "pv-backup", "pv-backup-receiver"
 POLICIES: Final = {role: (ROOT / "include" / "vault" / f"{role}.hcl").read_text() for role in (SERVICE, RECEIVER)}
+_SETTING: Final = re.compile(r"^    (AIRFLOW\w+)=('[^']*'|\S+)$", re.MULTILINE)
+_KWARGS: Final = "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS"
 SOURCE: Final = {"conn_type": "postgres", "host": "source.example", "login": "dumper", "password": "of-the-source"}
 
 
@@ -42,10 +47,11 @@ class VaultOfThePage:
     def client(self, token: str | None = None) -> hvac.Client:
         return hvac.Client(url=self.address, namespace=self.namespace, token=token)
 
-    def page(self, heading: str, number: int = 0, *, then: str = "", **values: str) -> str:
-        """What a block of the page prints; `then` is typed after it in the same shell."""
+    def page(self, heading: str, number: int = 0, *, before: str = "", then: str = "", **values: str) -> str:
+        """What a block of the page prints; `before` and `then` are typed in the same shell."""
         known = {"VAULT_ADDR": self.address, "VAULT_TOKEN": self.root.token}
-        return paste(f"{filled_in(blocks(PAGE)[heading][number], known | values)}\n{then}", self.shell | known)
+        block = filled_in(blocks(PAGE)[heading][number], known | values)
+        return paste(f"{before}\n{block}\n{then}", self.shell | known)
 
     @property
     def shell(self) -> dict[str, str]:
@@ -87,18 +93,40 @@ class VaultOfThePage:
 
     def connection(self, halves: AppRoleHalves, **extra: str) -> str:
         """`pv_backup_vault` as the page has it."""
+        told = json.loads(airflow_settings()["AIRFLOW_CONN_PV_BACKUP_VAULT"])
         host, port = self.address.removeprefix("http://").split(":")
-        told = {"auth_type": "approle", "use_tls": False, "client_kwargs": {"namespace": self.namespace}, **extra}
-        return json.dumps(
-            {
-                "conn_type": "vault",
-                "host": host,
-                "port": int(port),
-                "login": halves.role_id,
-                "password": halves.secret_id,
-                "extra": told,
-            }
-        )
+        told |= {"host": host, "port": int(port), "login": halves.role_id, "password": halves.secret_id}
+        told["extra"] |= {"use_tls": False, "client_kwargs": {"namespace": self.namespace}, **extra}
+        return json.dumps(told)
+
+    def of_a_worker(self, halves: AppRoleHalves, **backend: str) -> dict[str, str]:
+        """A worker's environment as the page has it; `backend` is said otherwise to the VaultBackend."""
+        told = airflow_settings()
+        backend_kwargs = json.loads(told[_KWARGS]) | {"url": self.address, "namespace": self.namespace, **backend}
+        return told | {
+            "AIRFLOW_CONN_PV_BACKUP_VAULT": self.connection(halves),
+            _KWARGS: json.dumps(backend_kwargs),
+            "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARG__ROLE_ID": halves.role_id,
+            "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARG__SECRET_ID": halves.secret_id,
+        }
+
+    @contextmanager
+    def holding(self, secrets: dict[str, dict[str, Any]]) -> Iterator[None]:
+        """Other secrets in kv for a while."""
+        kv = self.root.secrets.kv.v2
+        before = {path: self.root.read(f"kv/data/{path}")["data"]["data"] for path in secrets}
+        try:
+            for path, secret in secrets.items():
+                kv.create_or_update_secret(path, secret=secret, mount_point="kv")
+            yield
+        finally:
+            for path, secret in before.items():
+                kv.create_or_update_secret(path, secret=secret, mount_point="kv")
+
+
+def airflow_settings() -> dict[str, str]:
+    """What the page puts into the environment of Airflow's workers."""
+    return {found[1]: found[2].strip("'") for found in _SETTING.finditer(PAGE.read_text())}
 
 
 def followed(stack: TestStack, folder: Path) -> VaultOfThePage:
