@@ -1,8 +1,7 @@
-"""A host of the cron watchdog: its settings, its part of Vault, its S3 user, its bucket, and the people whom it alerts."""
+"""A host of the cron watchdog: its settings, its part of Vault, its S3 user, its bucket, and whom it alerts."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sysconfig
@@ -21,7 +20,6 @@ from dev import guard
 from dev.airflow_env import ROOT
 from dev.provisioning.buckets import WATCHDOG, ensure_user, policy_document
 from dev.servers.seaweedfs import REGION, AccessKey
-from pv_backup.services.artefacts import manifest_key
 from tests.integration.backup_world import DAY, KEY, backup_world
 from tests.integration.bucket_view import BucketView
 from tests.support.mailbox import TO
@@ -130,15 +128,20 @@ class WatchdogWorld:
         address = f"http://127.0.0.1:{self.people.webhook.port}/{SECRET_PATH}"
         self.vault.keep("pv-backup/watchdog", **{"webhook_url": address, **changes})
 
-    def run(self, *options: str, at: str | None = AT, using: str = "curl", path: str | None = None) -> Run:
-        """Run it as cron does, with nothing in the environment but cron's own."""
+    def run(
+        self, *options: str, at: str | None = AT, using: str | None = "curl", path: str = "", **environment: str
+    ) -> Run:
+        """Run it as cron does, with nothing in the environment but cron's own.
+
+        :param path: goes before cron's.
+        """
         config = self.home / "watchdog.conf"
         lines = [f"{name}={value}\n" for name, value in self.settings.items() if value is not None]
         config.write_text("".join(["# of a test\n", "\n", *lines]))
-        clock = ["--at", at] if at else []
+        chosen = [*(["--using", using] if using else []), *(["--at", at] if at else [])]
         process = subprocess.run(
-            [PROGRAM, "--config", config, "--using", using, *clock, *options],
-            env={"PATH": path or PATHS[using], "HOME": str(self.home)},
+            [PROGRAM, "--config", config, *chosen, *options],
+            env={"PATH": path + PATHS[using or "curl"], "HOME": str(self.home), **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -14,7 +14,10 @@ ask() {
         "$@" 2>"$WORK/error"
 }
 
-last_error() { tail -n 1 "$WORK/error" | tr -d '\r' | head -c 300; }
+# What curl or the AWS CLI said last; curl goes on with lines of advice.
+last_error() {
+    { grep '^curl: (' "$WORK/error" || cat "$WORK/error"; } | tail -n 1 | tr -d '\r' | head -c 300
+}
 
 by_mail() {
     local address
