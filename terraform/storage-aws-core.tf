@@ -8,7 +8,6 @@ locals {
 
 resource "aws_s3_bucket" "backup" {
   #checkov:skip=CKV_AWS_18:who read is in CloudTrail's data events, of the account; a log bucket would be one more to guard
-  #checkov:skip=CKV_AWS_21:versioning is a choice that costs storage, var.versioning_enabled, off by default
   #checkov:skip=CKV_AWS_144:a second region is the account's decision and doubles the cost; the source is a copy too
   #checkov:skip=CKV2_AWS_62:the journal and two watchdogs look at the bucket; events would tell nobody more
   bucket = var.bucket_name

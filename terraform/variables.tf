@@ -67,7 +67,7 @@ variable "object_lock" {
 
   validation {
     condition     = var.object_lock == null || try(var.object_lock.days >= 1 && var.object_lock.days <= 30 && floor(var.object_lock.days) == var.object_lock.days, false)
-    error_message = "object_lock.days: a whole number from 1 to 30. The lifecycle lets a backup go after 30 days; a longer lock would only hold what is no backup any more."
+    error_message = "object_lock.days: a whole number of days. Set 1 to 30: the lifecycle lets a backup go after 30 days; a longer lock would only hold what is no backup any more."
   }
 }
 
