@@ -42,8 +42,11 @@ def policy(user: str, *, bucket: str, without: str = "") -> str:
     return json.dumps(document)
 
 
-def new_client(stack: TestStack, document: str) -> Any:
-    """A client as the backup makes it, for a new user with that policy; the user goes with the stack."""
+def new_client(stack: TestStack, document: str, **options: Any) -> Any:
+    """A client as the backup makes it, for a new user with that policy; the user goes with the stack.
+
+    :param options: of botocore, which the connection may set.
+    """
     key: AccessKey = buckets.ensure_user(stack.s3, f"limited-{uuid.uuid4().hex[:12]}", document)
     return boto3.client(
         "s3",
@@ -51,7 +54,7 @@ def new_client(stack: TestStack, document: str) -> Any:
         region_name=REGION,
         aws_access_key_id=key.access_key,
         aws_secret_access_key=key.secret_key,
-        config=Config(**CLIENT_OPTIONS),
+        config=Config(**CLIENT_OPTIONS | options),
     )
 
 

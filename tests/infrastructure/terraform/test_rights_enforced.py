@@ -95,6 +95,41 @@ def test_every_flow_passes_with_exactly_these_rights(world: WalWorld, backup_use
     assert flows.parts_of_the_dump() >= 3
 
 
+@pytest.fixture
+def locked(stack: TestStack) -> Bucket:
+    """A bucket whose versions nobody can delete for a day, as var.object_lock makes one."""
+    name, admin = f"pv-backup-test-{uuid.uuid4().hex[:12]}", stack.s3.client()
+    admin.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    retention = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
+    lock = {"ObjectLockEnabled": "Enabled", "Rule": retention}
+    admin.put_object_lock_configuration(Bucket=name, ObjectLockConfiguration=lock)
+    return Bucket(name=name, admin=admin, user=None)
+
+
+def test_a_locked_bucket_takes_the_same_rights_and_keeps_what_it_took(stack, cluster, journal_db, locked: Bucket):
+    """With checksums, as README.md says: AWS takes no upload without one there, which this server does not mind."""
+    client = new_client(stack, policy(USER, bucket=locked.name), request_checksum_calculation="when_supported")
+    unchecked: list[str] = []
+
+    def look(request: Any, **_: Any) -> None:
+        if request.method == "PUT" and not any(name.lower().startswith("x-amz-checksum-") for name in request.headers):
+            unchecked.append(request.url)
+
+    client.meta.events.register("before-send.s3", look)
+    with wal_world(stack, cluster, journal_db, locked, part_size_mb=5) as world:
+        flows = Flows.of(world, client)
+        for flow in (flows.daily_dump, flows.wal_shipping, flows.reconciliation):
+            flow()
+        assert flows.parts_of_the_dump() >= 3
+
+    assert unchecked == []
+    versions = locked.admin.list_object_versions(Bucket=locked.name)["Versions"]
+    assert len(versions) >= 3
+    for version in versions:
+        which = {"Key": version["Key"], "VersionId": version["VersionId"]}
+        assert refusal(locked.admin.delete_object, Bucket=locked.name, **which) == "AccessDenied"
+
+
 @pytest.mark.parametrize(
     ("action", "flow", "code", "says"),
     [
