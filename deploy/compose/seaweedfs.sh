@@ -5,17 +5,13 @@
 # draw keys of their own, and the workers must know theirs before they start.
 set -eu
 
-policies=${POLICIES:-/etc/pv-backup/policies}
-data=${DATA:-/data}
-config=${CONFIG:-/run/pv-backup/s3.json}
-
 # A policy as a JSON string: the template's two names filled in, quotes escaped, on one line.
 policy() {
     sed -e "s|\${bucket_arn}|arn:aws:s3:::$BUCKET|g" -e "s|\${kms_key_arn}|*|g" -e 's|["\\]|\\&|g' "$1" | tr '\n' ' '
 }
 
 umask 077
-cat >"$config" <<EOF
+cat >/run/pv-backup/s3.json <<EOF
 {
   "identities": [
     {
@@ -29,7 +25,7 @@ cat >"$config" <<EOF
       "policyNames": ["backup_user"]
     }
   ],
-  "policies": [{"name": "backup_user", "content": "$(policy "$policies/backup_user.json.tftpl")"}],
+  "policies": [{"name": "backup_user", "content": "$(policy /etc/pv-backup/policies/backup_user.json.tftpl)"}],
   "kms": {
     "default_provider": "openbao",
     "providers": {
@@ -40,8 +36,8 @@ cat >"$config" <<EOF
 EOF
 
 # Master, volume server and filer serve this container alone; the S3 gateway is for the others.
-exec weed -logtostderr=true server "-dir=$data" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
-    -s3 "-s3.config=$config" -s3.ip.bind=0.0.0.0 -s3.port=8333 \
+exec weed -logtostderr=true server -dir=/data -ip=127.0.0.1 -ip.bind=127.0.0.1 \
+    -s3 -s3.config=/run/pv-backup/s3.json -s3.ip.bind=0.0.0.0 -s3.port=8333 \
     -s3.port.iceberg=0 -s3.port.lance=0 -s3.autoCreateBucket=false \
     -master.telemetry=false -master.electionTimeout=1s -master.volumeSizeLimitMB=1024 \
     -volume.max=0 -volume.preStopSeconds=0 "$@"
