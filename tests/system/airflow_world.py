@@ -20,6 +20,7 @@ import psycopg
 from dev.provisioning.databases import drop_database
 from tests.support.clusters import SourceCluster
 from tests.support.servers import Bucket, JournalDatabase, Source, TestStack
+from tests.system.warm_airflow import WarmProcess, warm
 
 # The DAG that a test runs when it names none.
 DAG_ID = "pv_backup_daily_dump"
@@ -42,13 +43,10 @@ class Ended:
 class DagRun:
     """`airflow dags test` under way, in a process of its own, its output in a file."""
 
-    def __init__(self, command: list[str], *, env: dict[str, str], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | WarmProcess, *, log: Path) -> None:
+        self._process = process
         self._log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command, env=env, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, start_new_session=True
-            )
-        self.process = psutil.Process(self._process.pid)
+        self.process = psutil.Process(process.pid)
 
     @property
     def log(self) -> str:
@@ -80,19 +78,21 @@ class AirflowWorld:
     folder: Path
     runs: list[DagRun] = field(default_factory=list)
 
-    def start(self, dag_id: str = DAG_ID, *, conf: dict[str, str] | None = None, **settings: object) -> DagRun:
-        """Start a DAG; `settings` are those of SPEC section 5, in small letters."""
-        command = [str(Path(sys.executable).parent / "airflow"), "dags", "test", dag_id]
-        extra = {f"PV_BACKUP_{name.upper()}": str(value) for name, value in settings.items()}
-        run = DagRun(
-            command + (["--conf", json.dumps(conf)] if conf else []),
-            env=self.env | extra,
-            log=self.folder / f"run-{len(self.runs) + 1}.log",
-        )
+    def start(
+        self, dag_id: str = DAG_ID, *, conf: dict[str, str] | None = None, cold: bool = False, **settings: object
+    ) -> DagRun:
+        """Start a DAG; `settings` are those of SPEC section 5, in small letters.
+
+        :param cold: start the very program, in an interpreter of its own.
+        """
+        command = ["dags", "test", dag_id, *(["--conf", json.dumps(conf)] if conf else [])]
+        env = self.env | {f"PV_BACKUP_{name.upper()}": str(value) for name, value in settings.items()}
+        log = self.folder / f"run-{len(self.runs) + 1}.log"
+        run = DagRun(_program(command, env=env, log=log) if cold else warm(command, env=env, log=log), log=log)
         self.runs.append(run)
         return run
 
-    def run(self, dag_id: str = DAG_ID, *, conf: dict[str, str] | None = None, **settings: object) -> Ended:
+    def run(self, dag_id: str = DAG_ID, *, conf: dict[str, str] | None = None, **settings: Any) -> Ended:
         return self.start(dag_id, conf=conf, **settings).wait()
 
     def fill_source(self, *, megabytes: float = 1, marker: bytes = b"") -> None:
@@ -168,6 +168,14 @@ class AirflowWorld:
     def nothing_of_the_dump_in_the_bucket(self) -> bool:
         """Neither object nor manifest nor open upload; the roles, which may have made it, lie elsewhere."""
         return not [key for key in [*self.versions(), *self.open_uploads()] if "/backup_" in key]
+
+
+def _program(command: list[str], *, env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    airflow = [str(Path(sys.executable).parent / "airflow"), *command]
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            airflow, env=env, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, start_new_session=True
+        )
 
 
 def object_key(day: date, name: str = "backup") -> str:

@@ -50,7 +50,7 @@ def night(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with opened(stack, tmp_path_factory.mktemp("night")) as world:
         world.fill_source(megabytes=12, marker=MARKER)
         with CommandLines() as command_lines:
-            first = world.run(conf={"reason": REASON}, part_size_mb=5)
+            first = world.run(conf={"reason": REASON}, cold=True, part_size_mb=5)
         first_tasks, state_after_first = world.tasks(), lasting_state(world)
         yield Night(world, first, first_tasks, state_after_first, world.run(), command_lines.seen)
 
