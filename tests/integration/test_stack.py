@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import hvac.exceptions
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
+from dev.credentials import Credentials
 from dev.provisioning import keys
 from tests.support.servers import Bucket, JournalDatabase, SourceDatabase, TestStack
 
@@ -128,6 +130,14 @@ class TestBackupToken:
         client = stack.vault.client(stack.backup_token)
         with pytest.raises(hvac.exceptions.Forbidden):
             getattr(client, method)(path)
+
+    def test_one_that_an_older_stack_made_with_more_rights_is_made_anew(self, stack: TestStack, tmp_path: Path) -> None:
+        root, credentials = stack.vault.client(), Credentials(tmp_path)
+        token = credentials.get("vault_backup_token")
+        root.auth.token.create(id=token, policies=[keys.TRANSIT_KEY], no_parent=True)
+        assert root.auth.token.lookup(token)["data"]["policies"] == ["default", keys.TRANSIT_KEY]
+        keys.ensure_keys_and_tokens(stack.vault, credentials)
+        assert root.auth.token.lookup(token)["data"]["policies"] == [keys.TRANSIT_KEY]
 
     def test_the_s3_servers_token_does_not_open_backups(self, stack: TestStack) -> None:
         wrapped = stack.vault.client(stack.backup_token).secrets.transit.encrypt_data(
