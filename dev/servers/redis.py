@@ -18,13 +18,14 @@ class Redis:
 
     :param home: directory of this server; made when missing.
     :param password: letters, digits, - and _ only, for it goes into a URL.
+    :ivar url: with the password in it.
     """
 
     def __init__(self, *, home: Path, port: int, password: str) -> None:
         self.home = home
         self.url = f"redis://:{password}@127.0.0.1:{port}/0"
         self._port = port
-        self._password = password
+        self.password = password
         self._daemon = Daemon(name="Redis", home=home)
 
     def start(self) -> bool:
@@ -64,7 +65,7 @@ class Redis:
         options = {
             "bind": "127.0.0.1",
             "port": str(self._port),
-            "requirepass": self._password,
+            "requirepass": self.password,
             "dir": str(self.home),
             "save": '""',
             "appendonly": "no",

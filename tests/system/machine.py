@@ -106,9 +106,21 @@ class Machine:
             time.sleep(0.01)
         self._namespace = namespace
 
-    def path(self, directory: Path) -> Path:
-        """A directory as the running machine has it, seen from outside."""
-        return Path(f"/proc/{self._child.pid}/root{directory}")
+    def can_see(self, path: Path) -> bool:
+        """Whether the path leads anywhere on the running machine."""
+        return self._inside(path).exists()
+
+    def files(self) -> list[Path]:
+        """Every file in its staging directory and, while it runs, in its temporary ones, but for what it was given."""
+        directories = [self.staging, *(self._inside(path) for path in TEMPORARY if self.processes())]
+        given = {self._inside(path) for path in self._sees}
+        found = []
+        for directory in directories:
+            for folder, below, names in os.walk(directory):
+                # A clone that lies in /tmp is given too, and has a hundred thousand files.
+                below[:] = [name for name in below if Path(folder, name) not in given]
+                found += [path for name in names if (path := Path(folder, name)).is_file()]
+        return found
 
     def processes(self) -> list[psutil.Process]:
         """All that runs there, whoever started it."""
@@ -139,6 +151,10 @@ class Machine:
         """Leave nothing behind."""
         self.cut_the_power()
         shutil.rmtree(self.home)
+
+    def _inside(self, path: Path) -> Path:
+        """A path of the running machine, as it is reached from outside."""
+        return Path(f"/proc/{self._child.pid}/root{path}")
 
     def _mounts(self) -> list[str]:
         """What is seen, what is hidden, and what is seen once more; each list ends with a plus sign."""

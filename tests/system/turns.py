@@ -1,4 +1,4 @@
-"""Makes Celery workers take turns, so that a task never finds what the task before it left on its own machine."""
+"""Makes Celery workers take turns, so that no task finds what the task before it left on its own machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ANSWER_S = 5
 class Turns:
     """Listens to the workers' events: who begins a task leaves the shared queue to the other until that one begins.
 
-    A worker at work takes no other task, so the change is never too late. While another task waits or is at work nothing
-    changes: of two that may run side by side, the one that begins first decides where their successor goes.
+    A worker at work takes no other task, so the change is never too late. The second of two tasks that run side by
+    side changes nothing: what follows them goes to its machine, and away from that of the first.
 
     :param broker: URL of Redis.
-    :param queue: that all serve.
+    :param queue: that both serve.
     :param machines: the names of two.
-    :param metadata_dsn: of Airflow's database, which knows what else is under way.
+    :param metadata_dsn: of Airflow's database, which knows what is under way.
     """
 
     def __init__(self, broker: str, queue: str, machines: Sequence[str], *, metadata_dsn: str) -> None:
@@ -30,6 +30,7 @@ class Turns:
         self._queue = queue
         self._nodes = [f"celery@{name}" for name in machines]
         self._metadata_dsn = metadata_dsn
+        self._begun: list[str] = []
         self._receiver = self._app.events.Receiver(
             self._app.connection_for_read(), handlers={"task-started": self._began}
         )
@@ -39,11 +40,10 @@ class Turns:
         """Whether each worker can be told what to do."""
         return len(self._app.control.ping(destination=self._nodes, timeout=1)) == len(self._nodes)
 
-    def lost(self, machine: str) -> None:
-        """Go on without a machine that is no more."""
+    def go_on_without(self, machine: str) -> None:
+        """Leave all to the other from now on."""
         self._nodes.remove(f"celery@{machine}")
-        for node in self._nodes:
-            self._app.control.add_consumer(self._queue, destination=[node], reply=True, timeout=ANSWER_S)
+        self._tell("add_consumer", self._nodes)
 
     def __enter__(self) -> Self:
         self._listener.start()
@@ -61,15 +61,19 @@ class Turns:
     def _began(self, event: dict[str, Any]) -> None:
         worker = event["hostname"]
         others = [node for node in self._nodes if node != worker]
-        if not others or not self._is_alone(event["uuid"]):
-            return
-        self._app.control.add_consumer(self._queue, destination=others, reply=True, timeout=ANSWER_S)
-        self._app.control.cancel_consumer(self._queue, destination=[worker], reply=True, timeout=ANSWER_S)
+        if others and not self._is_any_under_way():
+            self._tell("add_consumer", others)
+            self._tell("cancel_consumer", [worker])
+        self._begun.append(event["uuid"])
 
-    def _is_alone(self, celery_id: str) -> bool:
+    def _is_any_under_way(self) -> bool:
+        """Whether a task that began before is not over yet; the id is Celery's as well as Airflow's."""
         with psycopg.connect(self._metadata_dsn) as connection:
             found = connection.execute(
-                "SELECT 1 FROM task_instance WHERE state IN ('queued', 'running') AND external_executor_id <> %s LIMIT 1",
-                [celery_id],
+                "SELECT 1 FROM task_instance WHERE state IN ('queued', 'running') AND external_executor_id = ANY(%s)",
+                [self._begun],
             )
-            return found.fetchone() is None
+            return found.fetchone() is not None
+
+    def _tell(self, command: str, nodes: list[str]) -> None:
+        getattr(self._app.control, command)(self._queue, destination=nodes, reply=True, timeout=ANSWER_S)
