@@ -25,14 +25,16 @@ class LoginMailbox(Mailbox):
 
     :ivar authority: the file of the certificate that it shows.
     :ivar logins: the passwords that were tried.
+    :ivar greeting: the name by which the last who tried introduced himself.
     """
 
     authority: Path = Path()
     logins: list[str] = field(default_factory=list)
+    greeting: str = ""
 
-    def authenticate(self, *presented: Any) -> AuthResult:
-        login = presented[-1]
+    def authenticate(self, _server: Any, session: Any, _envelope: Any, _mechanism: str, login: Any) -> AuthResult:
         assert isinstance(login, LoginPassword)
+        self.greeting = session.host_name
         self.logins.append(login.password.decode())
         return AuthResult(success=(login.login, login.password) == (USER.encode(), PASSWORD.encode()))
 

@@ -73,7 +73,7 @@ def test_what_was_mended_and_comes_again_is_told_again(host):
 def test_a_mail_server_that_refuses_keeps_the_webhook_from_nothing_and_is_tried_again(host):
     host.people.mail.refusing = "451 come back later"
     run = host.run()
-    assert run.status == ABSENT
+    assert run.status == ABSENT, run.err
     assert "no mail: " in run.err
     assert host.people.webhook.codes == ["WATCHDOG-ABSENT"]
     host.people.mail.refusing = ""
@@ -84,7 +84,7 @@ def test_a_mail_server_that_refuses_keeps_the_webhook_from_nothing_and_is_tried_
 def test_a_webhook_that_fails_keeps_the_mail_from_nothing_and_is_tried_again(host):
     host.people.webhook.status = 500
     run = host.run()
-    assert run.status == ABSENT
+    assert run.status == ABSENT, run.err
     assert "no webhook: HTTP status 500. Next: " in run.err
     assert SECRET_PATH not in run.err
     assert len(host.people.mail.messages) == 1
@@ -98,7 +98,7 @@ def test_when_nobody_can_be_told_the_exit_status_says_so_until_somebody_is(host)
     host.people.mail.refusing = "451 come back later"
     for _ in range(2):
         run = host.run()
-        assert run.status == UNTOLD
+        assert run.status == UNTOLD, run.err
         assert "WATCHDOG-ABSENT" in run.err
         assert run.err.endswith("nobody was told\n")
     host.people.mail.refusing = ""
@@ -108,7 +108,7 @@ def test_when_nobody_can_be_told_the_exit_status_says_so_until_somebody_is(host)
 def test_without_anything_in_vault_about_alerts_there_is_mail(host):
     host.vault.forget("pv-backup/watchdog")
     run = host.run()
-    assert run.status == ABSENT
+    assert run.status == ABSENT, run.err
     assert "no webhook" not in run.err
     assert len(host.people.mail.messages) == 1
     assert host.people.webhook.received == []
@@ -120,6 +120,7 @@ def test_a_mail_server_that_wants_a_login_gets_it_over_tls(host, tmp_path):
         assert host.run(SSL_CERT_FILE=str(box.authority)).status == ABSENT
         assert box.logins == [PASSWORD]
         assert len(box.messages) == 1
+        assert box.greeting == host.people.webhook.received[0]["host"]
     assert host.people.mail.messages == []
 
 
@@ -137,7 +138,7 @@ def test_no_password_is_sent_to_a_mail_server_without_tls_or_with_a_strange_cert
 def test_the_test_alert_reaches_both_at_any_hour_as_often_as_asked(host):
     for _ in range(2):
         run = host.run("--test-alert", at="2026-03-29T00:30+01:00")
-        assert run.status == 0
+        assert run.status == 0, run.err
     assert host.people.codes == ["TEST", "TEST"]
 
 

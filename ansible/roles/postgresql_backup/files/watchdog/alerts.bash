@@ -20,12 +20,14 @@ last_error() {
 }
 
 by_mail() {
-    local address
+    local address server=${SECRET[smtp_url]:-$SMTP_URL}
+    # The path is our name in the greeting; without one, curl would take the file's.
+    [[ $server == *://*/?* ]] || server=${server%/}/$HOSTNAME
     printf '%s\n' "From: $MAIL_FROM" "To: ${MAIL_TO//,/, }" "Subject: [pv-backup] $HEAD" "Date: $(date -R)" \
         "Message-ID: <$(date +%s).$$@$HOSTNAME>" "Auto-Submitted: auto-generated" "MIME-Version: 1.0" \
         "Content-Type: text/plain; charset=utf-8" "Content-Transfer-Encoding: 8bit" "" "$TEXT" >"$WORK/mail"
     {
-        line url "${SECRET[smtp_url]:-$SMTP_URL}"
+        line url "$server"
         line mail-from "$MAIL_FROM"
         for address in ${MAIL_TO//,/ }; do line mail-rcpt "$address"; done
         if [[ ${SECRET[smtp_user]} ]]; then
