@@ -83,7 +83,8 @@ class AirflowWorld:
     ) -> DagRun:
         """Start a DAG; `settings` are those of SPEC section 5, in small letters.
 
-        :param cold: start the very program, in an interpreter of its own.
+        :param cold: start the very program, in an interpreter of its own; so must who sets what Airflow reads when it
+            is imported, such as DAGS_ARE_PAUSED_AT_CREATION.
         """
         command = ["dags", "test", dag_id, *(["--conf", json.dumps(conf)] if conf else [])]
         env = self.env | {f"PV_BACKUP_{name.upper()}": str(value) for name, value in settings.items()}

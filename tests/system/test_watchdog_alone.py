@@ -67,7 +67,7 @@ def test_a_backup_that_is_there_ends_it_within_30_seconds(watched: AirflowWorld,
 @pytest.mark.case("TC-NOM-06", "TC-ERR-05", "TC-INV-06")
 def test_an_absent_backup_is_told_and_a_failed_relaunch_escalated(watched: AirflowWorld, people: People):
     watched.env["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = "False"
-    run = watched.start(WATCHDOG, watchdog_wait_s=WAIT_S)
+    run = watched.start(WATCHDOG, cold=True, watchdog_wait_s=WAIT_S)
 
     wait_for(lambda: people.webhook.received, run=run, meaning="people are told that the backup is absent")
     told_at = datetime.now(UTC)
@@ -102,7 +102,7 @@ def test_a_relaunch_that_is_paused_is_escalated_and_not_waited_for(watched: Airf
 @pytest.mark.case("TC-ERR-05")
 def test_a_relaunch_that_nobody_runs_ends_late_and_escalated(watched: AirflowWorld, people: People):
     watched.env["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = "False"
-    run = watched.start(WATCHDOG, watchdog_wait_s=0, relaunch_timeout_s=60)
+    run = watched.start(WATCHDOG, cold=True, watchdog_wait_s=0, relaunch_timeout_s=60)
 
     wait_for(lambda: one(watched, "SELECT 1 FROM dag_run WHERE dag_id = %(it)s", it=RELAUNCH), run=run, meaning="start")
     time.sleep(120)  # relaunch_timeout_s and half the time that the relaunch has to say so itself
