@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import requests
 
 from dev import guard
 from dev.airflow_env import UI_USER
@@ -110,7 +112,14 @@ class CeleryAirflow:
         self.client.call("PATCH", path, json={"chosen_options": options, "params_input": form})
 
     def wait(self, holds: Callable[[], object], meaning: str) -> None:
-        until(holds, patience_s=PATIENCE_S, meaning=meaning, log=self.log)
+        """The API server answers nobody while it builds what workers talk to: half a minute on a busy machine."""
+
+        def already() -> object:
+            with suppress(requests.Timeout):
+                return holds()
+            return False
+
+        until(already, patience_s=PATIENCE_S, meaning=meaning, log=self.log)
 
 
 @contextmanager
@@ -124,17 +133,17 @@ def running_on(world: AirflowWorld, workers: Sequence[tuple[Machine, str]]) -> I
     machines = [machine for machine, _ in workers]
     passwords = json.loads(Path(env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]).read_text())
     client = WholeAirflow(url=env["AIRFLOW__API__BASE_URL"], password=passwords[UI_USER])
-    turns = Turns(redis.url, SHARED_QUEUE, [machine.name for machine in machines], metadata_dsn=world.metadata_dsn)
     with ExitStack() as stack:
         stack.callback(redis.stop)
         redis.start()
+        names = [machine.name for machine in machines]
+        turns = stack.enter_context(Turns(redis.url, SHARED_QUEUE, names, metadata_dsn=world.metadata_dsn))
         components: list[subprocess.Popen[bytes]] = []
         stack.callback(_end_all, components, machines)
         for name in COMPONENTS:
             components.append(_component(name, env=env, folder=world.folder, log=log))
         for machine, queues in workers:
             _start_worker(machine, queues, env=env, log=log)
-        stack.enter_context(turns)
         until(client.is_healthy, patience_s=START_PATIENCE_S, meaning="Airflow is healthy", log=log)
         until(turns.all_answer, patience_s=START_PATIENCE_S, meaning="every worker answers", log=log)
         client.log_in()

@@ -102,7 +102,8 @@ class Machine:
         guard.watch_process(self._child.pid)
         deadline = time.monotonic() + PATIENCE_S
         while (namespace := _namespace_of(self._child.pid)) in (None, _namespace_of(os.getpid())):
-            assert time.monotonic() < deadline and self._child.poll() is None, f"{self.name} has no namespace"
+            assert self._child.poll() is None, f"{self.name} ended before it began; the log says why"
+            assert time.monotonic() < deadline, f"{self.name} has no namespaces after {PATIENCE_S} s"
             time.sleep(0.01)
         self._namespace = namespace
 
@@ -166,6 +167,6 @@ class Machine:
 def _namespace_of(pid: int) -> str | None:
     """Of mounts; None: the process is gone, or not ours."""
     try:
-        return os.readlink(f"/proc/{pid}/ns/mnt")
+        return str(Path(f"/proc/{pid}/ns/mnt").readlink())
     except OSError:
         return None

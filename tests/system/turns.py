@@ -19,7 +19,7 @@ class Turns:
     A worker at work takes no other task, so the change is never too late. The second of two tasks that run side by
     side changes nothing: what follows them goes to its machine, and away from that of the first.
 
-    :param broker: URL of Redis.
+    :param broker: URL of Redis, which must be running.
     :param queue: that both serve.
     :param machines: the names of two.
     :param metadata_dsn: of Airflow's database, which knows what is under way.
