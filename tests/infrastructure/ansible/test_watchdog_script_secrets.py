@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dev.bench.tls import Certificate
+from tests.infrastructure.ansible.tls_front import tls_front
 from tests.infrastructure.ansible.watchdog_world import PATHS, WatchdogWorld, watchdog_world
 from tests.integration.vault_world import address_nobody_listens_at
 from tests.support.webhook import SECRET_PATH
@@ -73,6 +75,18 @@ def test_when_vault_never_gave_anything_the_mail_goes_by_the_server_that_wants_n
     assert host.people.webhook.received == []
     assert host.run().status == BLIND
     assert len(host.people.mail.messages) == 1
+
+
+def test_vaults_own_ca_is_trusted_where_the_settings_name_it(host, tmp_path):
+    certificate = Certificate.drawn(tmp_path)
+    with tls_front(certificate, host.settings["VAULT_ADDR"]) as address:
+        host.settings["VAULT_ADDR"] = address
+        distrusting = host.run("--no-alert")
+        host.settings["VAULT_CACERT"] = str(certificate.certificate)
+        trusting = host.run("--no-alert")
+    assert distrusting.status == BLIND
+    assert "does not answer (curl: (60) SSL certificate problem" in distrusting.err
+    assert trusting.status == ABSENT, trusting.err
 
 
 def test_what_vault_says_is_kept_for_root_alone_and_nothing_else_is_left(host):

@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # settings.bash sets what is in capitals; the program reads SIZE and TAG
 # How pv-backup-watchdog asks S3, by curl or by the AWS CLI.
 
-# STATUS is 200, or 404 where there is no such object; all else ends the run. GET leaves the object in $WORK/answer, HEAD
-# leaves its SIZE and TAG.
+# STATUS is 200, or 404 where there is no such object; all else ends the run. GET leaves the object in $WORK/answer,
+# HEAD leaves its SIZE and TAG.
 look() { # GET or HEAD, key
     local what need="whose user needs s3:GetObject, s3:ListBucket and kms:Decrypt"
     S3_CODE=''

@@ -64,7 +64,8 @@ read_settings() {
         printf -v "$name" '%s' "$text"
     done <<<"$SETTINGS"
     # Of a zone that it does not know, date makes UTC without a word.
-    [[ -f ${TZDIR:-/usr/share/zoneinfo}/${ZONE:-UTC} ]] || FAULTS+="; ZONE is not known here (correct it, or install tzdata)"
+    [[ -f ${TZDIR:-/usr/share/zoneinfo}/${ZONE:-UTC} ]] ||
+        FAULTS+="; ZONE is not known here (correct it, or install tzdata)"
     FAULTS=${FAULTS:+$CONFIG${FAULTS/#;/:}}
 }
 

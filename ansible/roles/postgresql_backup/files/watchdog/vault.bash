@@ -1,7 +1,9 @@
 # shellcheck shell=bash disable=SC2154 # settings.bash sets what is in capitals
 # The secrets of pv-backup-watchdog: from Vault at each run, or its last good answer where it gives none.
 
-declare -A SECRET=([access_key_id]='' [secret_access_key]='' [webhook_url]='' [smtp_url]='' [smtp_user]='' [smtp_password]='')
+declare -A SECRET=(
+    [access_key_id]='' [secret_access_key]='' [webhook_url]='' [smtp_url]='' [smtp_user]='' [smtp_password]=''
+)
 VAULT_TROUBLE=''
 
 # Ask Vault; further lines are of curl's configuration. The answer is in memory only.
@@ -27,7 +29,8 @@ ask_vault() { # path, line …
 fetch_secrets() {
     local file login token key
     for file in "$ROLE_ID_FILE" "$SECRET_ID_FILE"; do
-        [[ -r $file && -s $file ]] || { VAULT_TROUBLE="Vault cannot be asked: $file is empty or cannot be read" && return 1; }
+        VAULT_TROUBLE="Vault cannot be asked: $file is empty or cannot be read"
+        [[ -r $file && -s $file ]] || return
     done
     login=$(printf '%s\n' "$(<"$ROLE_ID_FILE")" "$(<"$SECRET_ID_FILE")" | jq -cnR '{role_id: input, secret_id: input}')
     ask_vault "auth/$VAULT_APPROLE_MOUNT/login" "$(line data "$login")" || return
@@ -40,7 +43,7 @@ fetch_secrets() {
     [[ $(printf '%s' "$SECRETS" | jq '.access_key_id and .secret_access_key') == true ]] && VAULT_TROUBLE=''
 }
 
-# Vault is away when backups fail, and what it said last still opens the bucket then. Not on a disk, where it would stay.
+# Vault is away when backups fail, and what it said last opens the bucket still. Never kept on a disk: there it would stay.
 learn_secrets() {
     local kept=$STATE_DIRECTORY/secrets.json name
     if fetch_secrets; then
