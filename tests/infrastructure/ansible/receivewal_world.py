@@ -63,20 +63,49 @@ class Run:
         raise AssertionError(f"still at work after {timeout_s:.0f} s:\n{self.said}")
 
 
+class SourceOfWal:
+    """A cluster that lets one role in to receive its WAL.
+
+    :ivar password: of the role, with all that could need escaping.
+    """
+
+    def __init__(self, cluster: SourceCluster) -> None:
+        self.cluster = cluster
+        self.password = ""
+        self.change_password()
+
+    @property
+    def conninfo(self) -> str:
+        """How the source lets us in since the last change of the password."""
+        return make_conninfo(self.cluster.dsn, user=_USER, password=self.password)
+
+    def change_password(self) -> None:
+        """As an administrator of the source does."""
+        self.password = f"it's \\ a=b \"{secrets.token_urlsafe(12)}"
+        self.cluster.sql(
+            f"DO $$ BEGIN CREATE ROLE {_USER} LOGIN REPLICATION; EXCEPTION WHEN duplicate_object THEN END $$"
+        )
+        self.cluster.sql(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(_USER), self.password).as_string())
+
+    def streams(self) -> bool:
+        """Whether the source sees it stream from the slot."""
+        query = """SELECT application_name, usename, state FROM pg_replication_slots
+                   JOIN pg_stat_replication ON pid = active_pid WHERE slot_name = %s"""
+        return self.cluster.sql(query, SLOT) == [("pv_backup", _USER, "streaming")]
+
+
 @dataclass
 class Host:
     """Where the program runs, with the directories that systemd would make."""
 
     home: Path
     vault: HostsVault
-    cluster: SourceCluster
+    source: SourceOfWal
     address: str = ""
-    password: str = ""
 
     def __post_init__(self) -> None:
         self.address = self.vault.settings["VAULT_ADDR"]
-        self.change_password()
-        self.vault.keep(SECRET, conninfo=self.conninfo)
+        self.vault.keep(SECRET, conninfo=self.source.conninfo)
         for directory in (self.wal_directory, self.runtime_directory, self.credentials):
             directory.mkdir(mode=0o700)
         self.bring(*self.vault.draw())
@@ -106,25 +135,6 @@ class Host:
     @property
     def service_file(self) -> Path:
         return self.runtime_directory / "pg_service.conf"
-
-    @property
-    def conninfo(self) -> str:
-        """How the source lets us in since the last change of the password."""
-        return make_conninfo(self.cluster.dsn, user=_USER, password=self.password)
-
-    def change_password(self) -> None:
-        """As an administrator of the source does, who thinks of all that could need escaping."""
-        self.password = f"it's \\ a=b \"{secrets.token_urlsafe(12)}"
-        self.cluster.sql(
-            f"DO $$ BEGIN CREATE ROLE {_USER} LOGIN REPLICATION; EXCEPTION WHEN duplicate_object THEN END $$"
-        )
-        self.cluster.sql(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(_USER), self.password).as_string())
-
-    def streams(self) -> bool:
-        """Whether the source sees it stream from the slot."""
-        query = """SELECT application_name, usename, state FROM pg_replication_slots
-                   JOIN pg_stat_replication ON pid = active_pid WHERE slot_name = %s"""
-        return self.cluster.sql(query, SLOT) == [("pv_backup", _USER, "streaming")]
 
     def bring(self, role_id: str, secret_id: str) -> None:
         """Put them where systemd would, as an editor leaves them."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.infrastructure.ansible.receivewal_world import PROGRAM, SECRET, Host
+from tests.infrastructure.ansible.receivewal_world import PROGRAM, SECRET, Host, SourceOfWal
 from tests.infrastructure.ansible.watchdog_world import HostsVault
 from tests.integration.vault_world import address_nobody_listens_at
 from tests.integration.wal_world import wait_until
@@ -32,7 +32,7 @@ def cluster(cluster_template) -> Iterator[SourceCluster]:
 def host(stack, cluster, tmp_path) -> Host:
     cluster.postgres.start()
     cluster.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
-    return Host(tmp_path, HostsVault(stack.vault.client()), cluster)
+    return Host(tmp_path, HostsVault(stack.vault.client()), SourceOfWal(cluster))
 
 
 def streaming(host: Host, run) -> None:
@@ -41,7 +41,7 @@ def streaming(host: Host, run) -> None:
     def streams() -> bool:
         run.look()
         assert run.process.poll() is None, run.said
-        return host.streams()
+        return host.source.streams()
 
     wait_until(streams, meaning="streamed")
 
@@ -50,13 +50,13 @@ def streaming(host: Host, run) -> None:
 def test_wal_arrives_in_files_that_nobody_else_may_read_and_the_slot_keeps_what_came_meanwhile(host: Host):
     with host.running() as run:
         streaming(host, run)
-        host.cluster.write(0.2)
-        first = host.cluster.switch_wal()
+        host.source.cluster.write(0.2)
+        first = host.source.cluster.switch_wal()
         wait_until(lambda: first in host.received(), meaning=f"received {first}")
         run.process.send_signal(signal.SIGINT)
         assert run.end() == 0, run.said
 
-    meanwhile = [(host.cluster.write(0.2), host.cluster.switch_wal())[1] for _ in range(2)]
+    meanwhile = [(host.source.cluster.write(0.2), host.source.cluster.switch_wal())[1] for _ in range(2)]
     with host.running() as run:
         streaming(host, run)
         wait_until(lambda: set(meanwhile) <= set(host.received()), meaning=f"received {meanwhile}")
@@ -69,7 +69,9 @@ def test_a_new_slot_reserves_wal_at_once(host: Host):
     host.wal_directory.rmdir()
     host.refused()
 
-    ((restart_lsn,),) = host.cluster.sql("SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'pv_backup'")
+    ((restart_lsn,),) = host.source.cluster.sql(
+        "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'pv_backup'"
+    )
     assert restart_lsn is not None
 
 
@@ -79,11 +81,11 @@ def test_no_secret_is_on_the_process_list_in_the_log_or_left_behind(host: Host):
         streaming(host, run)
         # How it knows the password: by one file, in the directory that goes with the unit.
         assert list(host.runtime_directory.iterdir()) == [host.service_file]
-        assert host.password in host.service_file.read_text()
+        assert host.source.password in host.service_file.read_text()
         assert host.service_file.stat().st_mode & 0o777 == 0o600
 
     assert any("/login" in argument for argument in run.seen), "curl was never seen"
-    for secret in (host.password, *halves):
+    for secret in (host.source.password, *halves):
         assert not [argument for argument in run.seen if secret in argument]
         assert secret not in run.said
 
@@ -141,12 +143,12 @@ def test_a_path_that_is_not_there_is_named_with_the_command_that_makes_it(host: 
 
 
 def test_a_missing_field_is_named(host: Host):
-    host.vault.keep(SECRET, conn_info=host.conninfo)
+    host.vault.keep(SECRET, conn_info=host.source.conninfo)
 
     run = host.refused()
 
     assert f"the field conninfo of {host.where} is missing" in run.said
-    assert host.password not in run.said
+    assert host.source.password not in run.said
 
 
 def test_an_address_that_is_no_vault_is_named(host: Host, stack):
@@ -156,7 +158,7 @@ def test_an_address_that_is_no_vault_is_named(host: Host, stack):
 
 
 def test_it_ends_when_postgresql_is_down_and_says_so(host: Host):
-    host.cluster.postgres.stop()
+    host.source.cluster.postgres.stop()
 
     assert "Connection refused" in host.refused().said
 
@@ -164,12 +166,12 @@ def test_it_ends_when_postgresql_is_down_and_says_so(host: Host):
 def test_it_ends_when_the_connection_is_lost_so_that_a_changed_password_is_fetched(host: Host):
     with host.running() as run:
         streaming(host, run)
-        host.change_password()
-        host.cluster.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots")
+        host.source.change_password()
+        host.source.cluster.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots")
         assert run.end() != 0
     assert "password authentication failed" in host.refused().said
 
-    host.vault.keep(SECRET, conninfo=host.conninfo)
+    host.vault.keep(SECRET, conninfo=host.source.conninfo)
     with host.running() as run:
         streaming(host, run)
 
