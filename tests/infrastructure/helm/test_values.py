@@ -1,0 +1,224 @@
+"""deploy/helm/values.yaml and pg-receivewal.yaml against chart, Kubernetes API, Airflow and our own code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.cli.cli_parser import get_parser
+from airflow.configuration import retrieve_configuration_description
+from airflow.providers.hashicorp.secrets.vault import VaultBackend
+
+from pv_backup.hooks.mail_server import MailServerHook
+from pv_backup.hooks.webhook import WebhookHook
+from pv_backup.operators.configuration import ConnectionIds
+from pv_backup.services.settings import ENV_PREFIX, Settings
+from pv_backup.services.wal_receiver import SLOT
+from tests.infrastructure.compose import composition
+from tests.infrastructure.compose.dockerfile import stages
+from tests.infrastructure.helm.objects import problems
+
+pytestmark = pytest.mark.case("TC-INF-04")
+
+ROOT = Path(__file__).parents[3]
+HELM = ROOT / "deploy" / "helm"
+VALUES: dict[str, Any] = yaml.safe_load((HELM / "values.yaml").read_text())
+RECEIVER: dict[str, Any] = yaml.safe_load((HELM / "pg-receivewal.yaml").read_text())
+CHART: dict[str, str] = yaml.safe_load((Path(__file__).parent / "chart_1.22.0.yaml").read_text())
+_TYPES = {"string": str, "integer": int, "boolean": bool, "list[string]": list}
+# What checkov asks of every manifest, and why this one does otherwise.
+_EXCEPTIONS = {
+    "CKV_K8S_8": "pg_receivewal connects anew by itself; restarting it would not bring the source back",
+    "CKV_K8S_11": "without a limit of CPU it catches up as fast as the node allows; the request keeps others safe",
+    "CKV_K8S_15": "the tag is pinned, and a registry that is away must not keep WAL from being received",
+    "CKV_K8S_21": "the namespace is the one of kubectl's command",
+    "CKV_K8S_35": "libpq reads these from the environment, and nothing else runs in the container",
+    "CKV_K8S_43": "the image is yours, and its digest is not known here",
+    "CKV2_K8S_6": "which addresses may be reached is the cluster's to say",
+}
+
+
+def leaves(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Each key of the chart that is set, with its value; what lies below a listed key belongs to that value."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        place = f"{path}.{key}".lstrip(".")
+        if isinstance(value, dict) and place not in CHART:
+            found |= leaves(value, place)
+        else:
+            found[place] = value
+    return found
+
+
+def environments() -> dict[str, list[dict[str, Any]]]:
+    """The variables of each component, those that all have first."""
+    common = VALUES["env"]
+    return {
+        "workers": [*common, *VALUES["workers"]["kubernetes"]["env"]],
+        "dagProcessor": [*common, *VALUES["dagProcessor"]["env"]],
+        "triggerer": [*common, *VALUES["triggerer"]["env"]],
+        "apiServer": [*common, *VALUES["apiServer"]["env"]],
+        "scheduler": common,
+    }
+
+
+every_component = pytest.mark.parametrize("component", sorted(environments()))
+
+
+@pytest.mark.parametrize("place", sorted(leaves(VALUES)))
+def test_the_chart_takes_this_value(place: str) -> None:
+    assert place in CHART, "look it up in the chart's values.schema.json, then add it to chart_1.22.0.yaml"
+    value, wanted = leaves(VALUES)[place], CHART[place]
+    if wanted in _TYPES:
+        assert type(value) is _TYPES[wanted]
+    elif wanted != "airflow.cfg":
+        assert problems(value, wanted, place) == []
+
+
+def test_no_key_is_listed_that_nobody_sets() -> None:
+    assert set(CHART) - {"airflowLocalSettings"} == set(leaves(VALUES))
+
+
+def test_the_commands_at_the_top_name_this_chart_and_these_files() -> None:
+    head = (HELM / "values.yaml").read_text().split("\n\n", 1)[0]
+    assert re.findall(r"1\.\d+\.\d+", head) == ["1.22.0", "1.22.0"]
+    for file in re.findall(r"deploy/helm/[\w.-]+", (HELM / "values.yaml").read_text()):
+        assert (ROOT / file).exists()
+
+
+def test_airflow_knows_every_option() -> None:
+    description = retrieve_configuration_description(include_providers=True)
+    for section, options in VALUES["config"].items():
+        assert set(options) <= set(description[section]["options"]), section
+
+
+@every_component
+def test_every_variable_is_known_to_airflow_or_to_us(component: str) -> None:
+    description = retrieve_configuration_description(include_providers=True)
+    for variable in environments()[component]:
+        name = variable["name"]
+        if name.startswith(ENV_PREFIX):
+            assert name.removeprefix(ENV_PREFIX).lower() in Settings.model_fields
+        elif name.startswith("AIRFLOW_CONN_"):
+            ours = {*vars(ConnectionIds()).values(), MailServerHook.default_conn_name, WebhookHook.default_conn_name}
+            assert name.removeprefix("AIRFLOW_CONN_").lower() in ours
+        elif "_KWARG__" in name:
+            assert name.rsplit("__", 1)[1].lower() in inspect.signature(VaultBackend.__init__).parameters
+        elif name.startswith("AIRFLOW__"):
+            _, section, option = name.split("__")
+            assert option.lower() in description[section.lower()]["options"]
+        else:
+            assert (component, name) == ("apiServer", "UI_PASSWORD")
+
+
+def test_workers_have_every_setting_without_a_default() -> None:
+    given = {variable["name"] for variable in environments()["workers"]}
+    for name, field in Settings.model_fields.items():
+        if field.is_required():
+            assert f"{ENV_PREFIX}{name.upper()}" in given
+
+
+def test_vault_is_asked_as_by_compose() -> None:
+    def backend(values: dict[str, str]) -> dict[str, Any]:
+        return {**json.loads(values["AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS"]), "url": "another"}
+
+    given = {variable["name"]: variable.get("value", "") for variable in environments()["workers"]}
+    compose = composition.services()["worker"]["environment"]
+    assert backend(given) == backend(compose)
+    asked = "SECRETS_BACKEND"
+    assert {name for name in given if asked in name} == {name for name in compose if asked in name}
+
+
+def test_the_components_that_use_no_key_have_none() -> None:
+    for component, variables in environments().items():
+        named = {variable["valueFrom"]["secretKeyRef"]["name"] for variable in variables if "valueFrom" in variable}
+        assert ("pv-backup-vault" in named) == (component == "workers"), component
+
+
+def test_every_secret_is_described_with_its_keys() -> None:
+    head = (HELM / "values.yaml").read_text().split("\nairflowVersion", 1)[0]
+    names = re.findall(r"^#   (pv-backup-[a-z]+)  ", head, re.MULTILINE)
+    described = {name: head.split(f"#   {name} ", 1)[1].split("\n#   pv-", 1)[0] for name in names}
+    chart = {
+        "connection": VALUES["data"]["metadataSecretName"],
+        "fernet-key": VALUES["fernetKeySecretName"],
+        "api-secret-key": VALUES["apiSecretKeySecretName"],
+        "jwt-secret": VALUES["jwtSecretName"],
+    }
+    asked = {(name, key) for key, name in chart.items()}
+    for variables in environments().values():
+        for reference in [variable["valueFrom"]["secretKeyRef"] for variable in variables if "valueFrom" in variable]:
+            asked.add((reference["name"], reference["key"]))
+    receiver = RECEIVER["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"]
+    asked |= {(receiver, key) for key in ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD")}
+    assert {name for name, _ in asked} == set(described)
+    for name, key in asked:
+        assert re.search(rf"(?<![\w-]){key}(?![\w-])", described[name]), f"{name} wants {key}"
+
+
+def test_probes_and_programs_are_airflows_and_not_the_official_images() -> None:
+    for component, job in (
+        ("scheduler", "SchedulerJob"),
+        ("dagProcessor", "DagProcessorJob"),
+        ("triggerer", "TriggererJob"),
+    ):
+        probes = [VALUES[component][name] for name in ("livenessProbe", "startupProbe") if name in VALUES[component]]
+        for probe in probes:
+            assert probe["command"][0] == "airflow"
+            parsed = get_parser().parse_args(probe["command"][1:])
+            assert (parsed.job_type, parsed.local) == (job, True)
+            assert probe["timeoutSeconds"] <= probe["periodSeconds"]
+        groomer = VALUES[component]["logGroomerSidecar"]
+        assert groomer.get("enabled") is False or "/clean-logs" not in str(groomer["args"])
+    started = re.search(r"exec airflow (.*)", VALUES["apiServer"]["args"][-1])
+    assert started
+    get_parser().parse_args(started[1].split())
+    assert "> /tmp/passwords.json" in VALUES["apiServer"]["args"][-1]
+    assert VALUES["config"]["core"]["simple_auth_manager_passwords_file"] == "/tmp/passwords.json"
+
+
+def test_the_image_is_ours_everywhere() -> None:
+    image = VALUES["images"]["airflow"]
+    assert RECEIVER["spec"]["template"]["spec"]["containers"][0]["image"] == f"{image['repository']}:{image['tag']}"
+    locked = re.search(r"^apache-airflow==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert locked
+    assert image["tag"] == VALUES["airflowVersion"] == locked[1]
+    assert stages()["airflow"].user == f"{VALUES['uid']}:{VALUES['gid']}"
+    security = RECEIVER["spec"]["template"]["spec"]["securityContext"]
+    assert security == VALUES["securityContexts"]["pod"]
+
+
+def test_the_receiver_is_what_kubernetes_knows() -> None:
+    assert problems(RECEIVER, "V1StatefulSet") == []
+    template = RECEIVER["spec"]["template"]["metadata"]["labels"]
+    assert RECEIVER["spec"]["selector"]["matchLabels"] == template
+    assert RECEIVER["spec"]["replicas"] == 1, "a slot has one receiver"
+
+
+def test_the_receiver_does_what_composes_does() -> None:
+    """The same commands, on a directory of their own: the volume's root belongs to Kubernetes."""
+    container = RECEIVER["spec"]["template"]["spec"]["containers"][0]
+    compose = composition.services()["receivewal"]
+    (directory,) = [variable["value"] for variable in VALUES["env"] if variable["name"].endswith("WAL_DIRECTORY")]
+    prepare, *commands = container["args"][-1].splitlines()
+    assert prepare == f"install --directory --mode=0700 {directory}"
+    text = "\n".join(commands).replace(directory, "/var/wal-archive").replace("$SLOT", "$$SLOT")
+    assert text == compose["command"][-1].strip()
+    probe = container["readinessProbe"]["exec"]["command"][-1].replace("$SLOT", "$$SLOT")
+    assert probe == compose["healthcheck"]["test"][1]
+    assert {variable["name"]: variable["value"] for variable in container["env"]} == {"PGAPPNAME": SLOT, "SLOT": SLOT}
+
+
+def test_checkov_finds_nothing_but_what_is_meant() -> None:
+    checkov = [ROOT / ".venv-tools/bin/checkov", "--file", HELM / "pg-receivewal.yaml", "--framework", "kubernetes"]
+    command = [*checkov, "--skip-download", "--output", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    results = json.loads(done.stdout)["results"]
+    assert results["passed_checks"]
+    assert {check["check_id"] for check in results["failed_checks"]} == set(_EXCEPTIONS)
