@@ -72,6 +72,18 @@ def test_a_mistake_in_the_example_is_found(old: str, new: str, finding: str):
     assert any(finding in one for one in found), found
 
 
+def test_what_people_are_told_to_type_exists():
+    module, example = Configuration.of(excerpt.TERRAFORM), Configuration.of(EXAMPLE)
+    told = re.findall(r"module\.pv_backup\.(\w+)\.(\w+)", (excerpt.TERRAFORM / "README.md").read_text())
+    assert told
+    assert [address for address in told if address not in module.of_kind("resource")] == []
+
+    offered = re.findall(r"^(?:# )?(\w+) += ", (EXAMPLE / "terraform.tfvars.example").read_text(), re.MULTILINE)
+    variables = example.of_kind("variable")
+    required = {name for (name,), block in variables.items() if "default" not in block.body}
+    assert required <= set(offered) <= example.names("variable")
+
+
 def test_the_oldest_provider_that_is_let_in_is_the_one_that_was_held_against():
     described = {one for package in schemas()["packages"] for one in package["describes"]}
     for folder in (excerpt.TERRAFORM, EXAMPLE):
