@@ -61,6 +61,4 @@ resource "vault_kv_secret_v2" "access_key" {
   })
   # What is write-only can't be compared. The moment when the key was made grows with each new key.
   data_json_wo_version = parseint(formatdate("YYYYMMDDhhmmss", aws_iam_access_key.machine[each.key].create_date), 10)
-  # Reading would put the secret into the state a second time.
-  disable_read = true
 }
