@@ -43,10 +43,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
 REMEDY = re.compile(r"\b(Give|Set) ")
 
 
-def refusals(folder: Path, values: dict[str, Any]) -> list[str]:
+def refusals(folder: Path, values: dict[str, Any], *, of: Path = TERRAFORM) -> list[str]:
     """The messages of a plan that has the variables and nothing else, so that no provider is needed."""
-    if not (folder / "variables.tf").exists():
-        shutil.copy(TERRAFORM / "variables.tf", folder)
+    shutil.copy(of / "variables.tf", folder)
     (folder / "terraform.tfvars.json").write_text(json.dumps({"bucket_name": "some-bucket"} | values))
     answer = terraform("plan", "-input=false", "-json", folder=folder)
     messages = [json.loads(line) for line in answer.stdout.splitlines()]
@@ -63,6 +62,13 @@ def test_a_bad_value_is_refused_with_its_field_and_a_remedy(tmp_path: Path, valu
     (message,) = refusals(tmp_path, values)
     assert message.startswith(f"{field}: ")
     assert REMEDY.search(message)
+
+
+def test_the_example_refuses_what_is_no_account(tmp_path: Path):
+    assert refusals(tmp_path, {"account_id": "012345678901"}, of=EXAMPLE) == []
+    (message,) = refusals(tmp_path, {"account_id": "12345"}, of=EXAMPLE)
+    assert message.startswith("account_id: ")
+    assert "get-caller-identity" in message
 
 
 def test_every_variable_says_what_it_is_for():
