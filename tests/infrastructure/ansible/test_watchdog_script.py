@@ -106,12 +106,12 @@ def test_an_object_that_is_too_small_is_told_even_if_its_manifest_agrees(host, s
 
 
 @pytest.mark.case("TC-NEG-01")
-def test_a_backup_that_was_marked_invalid_since_is_told(host, using):
+def test_a_backup_that_was_marked_invalid_since_is_told(host):
     host.put_backup()
     manifest = published_backup(host.stack).manifest
     mark = {name: manifest[name] for name in ("backup_id", "header_tag")}
     host.bucket.put(invalid_mark_key(KEY), str(mark).replace("'", '"').encode())
-    host.finds(WRONG, "ERR-47-04", "marked invalid", using=using)
+    host.finds(WRONG, "ERR-47-04", "marked invalid")
 
 
 def test_a_mark_of_an_earlier_object_of_the_day_counts_no_more(host):
