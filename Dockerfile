@@ -42,6 +42,7 @@ ENV AIRFLOW_HOME=/opt/airflow \
     PATH=/opt/venv/bin:/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin \
     PV_BACKUP_PG_BIN_DIR=/usr/lib/postgresql/15/bin \
     PV_BACKUP_STAGING_DIRECTORY=/var/lib/pv-backup/staging \
+    PV_BACKUP_WAL_DIRECTORY=/var/wal-archive \
     PYTHONPATH=/opt/airflow/plugins \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1

@@ -137,9 +137,16 @@ def test_the_queues_are_those_of_the_dags() -> None:
     assert served("wal-worker") == wanted - served("worker") == {"pv_backup_wal"}
 
 
+def test_the_broker_gives_no_task_away_that_may_still_be_at_work() -> None:
+    patience = int(environment("worker")["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"])
+    limits = [task.execution_timeout for dag in dags() for task in dag.tasks]
+    assert max(limit.total_seconds() for limit in limits if limit) < patience
+
+
 def test_pg_receivewal_and_the_wal_worker_share_directory_and_user() -> None:
     receiver, worker = services()["receivewal"], services()["wal-worker"]
-    directory = str(Settings.model_fields["wal_directory"].default)
+    directory = environment("wal-worker")["PV_BACKUP_WAL_DIRECTORY"]
+    assert directory == str(Settings.model_fields["wal_directory"].default)
     assert f"wal:{directory}" in receiver["volumes"]
     assert f"wal:{directory}" in worker["volumes"]
     assert f"--directory={directory}" in receiver["command"][-1]

@@ -150,7 +150,7 @@ def test_pg_receivewal_streams_into_the_wal_workers_volume(machine: Machine) -> 
     assert process is not None
     assert machine.secrets["SECRET_SOURCE_PV_BACKUP_RECEIVEWAL"] not in " ".join(process.cmdline())
     volume = machine.home / "volume-wal"
-    assert machine.environment("wal-worker").get("PV_BACKUP_WAL_DIRECTORY", str(volume)) == str(volume)
+    assert machine.environment("wal-worker")["PV_BACKUP_WAL_DIRECTORY"] == str(volume)
     assert list(volume.glob("*.partial"))
 
     daemon.stop()
