@@ -18,7 +18,7 @@ from tests.support.webhook import SECRET_PATH
 pytestmark = pytest.mark.case("TC-INF-02", "TC-INF-03")
 
 PRESENT, ABSENT, UNKNOWN, BLIND = 0, 1, 3, 6
-_TOOLS = ("curl", "jq", "aws", "date", "stat", "mktemp", "mv", "rm", "mkdir", "chmod", "tail", "head", "tr", "grep")
+_TOOLS = "aws cat chmod curl cut date echo env grep head jq mkdir mktemp mv printf rm sed stat tail timeout tr".split()
 
 
 @pytest.fixture
