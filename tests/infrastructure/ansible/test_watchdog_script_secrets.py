@@ -18,7 +18,29 @@ from tests.support.webhook import SECRET_PATH
 pytestmark = pytest.mark.case("TC-INF-02", "TC-INF-03")
 
 PRESENT, ABSENT, UNKNOWN, BLIND = 0, 1, 3, 6
-_TOOLS = "aws cat chmod curl cut date echo env grep head jq mkdir mktemp mv printf rm sed stat tail timeout tr".split()
+_TOOLS = [
+    "aws",
+    "cat",
+    "chmod",
+    "curl",
+    "cut",
+    "date",
+    "echo",
+    "env",
+    "grep",
+    "head",
+    "jq",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "printf",
+    "rm",
+    "sed",
+    "stat",
+    "tail",
+    "timeout",
+    "tr",
+]
 
 
 @pytest.fixture
