@@ -174,6 +174,13 @@ def test_a_run_of_every_dag_succeeds(story: Story):
     assert story.states == dict.fromkeys([*every_dag, SECOND_DUMP], "success"), str(story)
 
 
+def test_no_task_needs_a_second_try_but_the_one_that_lost_its_machine(story: Story):
+    """A task that needs another's file fails, and may find it when its next try is on that one's machine."""
+    again = [(name, one.task_id) for name, ran in story.ran.items() for one in ran if one.try_number > 1]
+
+    assert again == [(SECOND_DUMP, "stream_dump")], str(story)
+
+
 def test_the_tasks_of_a_run_work_on_different_machines(story: Story):
     both = {machine.name for machine in story.machines}
 
