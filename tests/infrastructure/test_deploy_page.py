@@ -1,0 +1,143 @@
+"""docs/deploy.md: its commands run as they stand there, on a new server, and what it says agrees with the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import pytest
+from airflow.configuration import retrieve_configuration_description
+
+from dev import airflow_env
+from dev.airflow_env import ROOT
+from dev.ports import free_ports
+from dev.servers.postgres import BIN_DIR, Postgres
+from pv_backup.operators.configuration import ConnectionIds
+from pv_backup.services.settings import Settings
+from tests.integration.backup_world import KEY, backup_world
+from tests.support.clusters import open_directory
+from tests.support.pages import blocks, filled_in, paste
+from tests.support.servers import TestStack
+
+pytestmark = pytest.mark.case("TC-INF-04")
+
+PAGE: Final = ROOT / "docs" / "deploy.md"
+UNITS: Final = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+SOURCE, JOURNAL, FIRST_BACKUP = "3. The source", "4. The journal", "8. The first backup"
+PASSWORD: Final = "of-the-superuser"
+SHELL: Final = {"PATH": f"{BIN_DIR}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
+
+
+@pytest.fixture(scope="module")
+def server(_guarded: None) -> Iterator[Postgres]:
+    """A server on which nobody has done anything yet."""
+    home = open_directory()
+    postgres = Postgres(home=home, port=free_ports(["new"])["new"], password=PASSWORD, durable=False)
+    postgres.start()
+    yield postgres
+    postgres.remove()
+
+
+def page(server: Postgres, heading: str, number: int = 0, **values: str) -> str:
+    superuser = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres", "PGPASSWORD": PASSWORD}
+    return paste(filled_in(blocks(PAGE)[heading][number], superuser | values), SHELL)
+
+
+def test_the_sources_roles_may_do_what_they_are_for(server: Postgres):
+    page(server, SOURCE, DUMP_PASSWORD="of'the dump", RECEIVER_PASSWORD="of-the-receiver")
+
+    with psycopg.connect(server.dsn("postgres", user="pv_backup_dump", password="of%27the%20dump")) as connection:
+        assert connection.execute("SELECT usesuper FROM pg_user WHERE usename = current_user").fetchone() == (True,)
+    environment = SHELL | {"PGPASSWORD": "of-the-receiver"}
+    where = ["--host=127.0.0.1", f"--port={server.port}", "--username=pv_backup_receivewal", "--no-password"]
+    subprocess.run([BIN_DIR / "pg_receivewal", *where, "--slot=it", "--create-slot"], env=environment, check=True)
+    subprocess.run([BIN_DIR / "pg_receivewal", *where, "--slot=it", "--drop-slot"], env=environment, check=True)
+
+
+def test_the_probe_of_a_provider_leaves_no_slot(server: Postgres):
+    (probe,) = re.findall(r"^```sql\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        for statement in probe.splitlines():
+            connection.execute(statement)
+        assert connection.execute("SELECT count(*) FROM pg_replication_slots").fetchone() == (0,)
+
+
+def test_the_journal_takes_records_and_gives_none_away(server: Postgres):
+    page(server, JOURNAL, OWNER_PASSWORD="of-the-owner", SERVICE_PASSWORD="of-the-service")
+    page(
+        server,
+        JOURNAL,
+        1,
+        PV_BACKUP_JOURNAL_OWNER_DSN=server.dsn("journal", user="pv_backup_owner", password="of-the-owner"),
+    )
+
+    with psycopg.connect(server.dsn("journal", user="pv_backup_service", password="of-the-service")) as connection:
+        assert connection.execute("SELECT count(*) FROM pv_backup.backup_journal_events").fetchone() == (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM pv_backup.backup_journal_events")
+
+
+def test_the_first_backup_is_listed_and_verified(stack: TestStack, source_db, journal_db, bucket):
+    with backup_world(stack, source_db, journal_db, bucket) as world:
+        world.fill()
+        world.back_up()
+    access = airflow_env.standalone_settings(
+        vault_address=stack.vault.address,
+        vault_token=stack.backup_token,
+        s3_endpoint=stack.s3.endpoint,
+        s3_key=stack.backup_user,
+    )
+    settings = {"BUCKET": bucket.name, "KMS_KEY_ID": "pv-backup-sse", "TRANSIT_KEY": "pv-backup"}
+    values = access | {f"PV_BACKUP_{name}": value for name, value in settings.items()}
+
+    endpoint = {"AWS_ENDPOINT_URL_S3": stack.s3.endpoint}
+    printed = paste(filled_in(blocks(PAGE)[FIRST_BACKUP][0], values), SHELL | endpoint)
+
+    assert KEY in printed
+    assert "verified" in printed
+
+
+def test_its_settings_exist():
+    description = retrieve_configuration_description(include_providers=True)
+    options = {
+        f"AIRFLOW__{section.upper()}__{option.upper()}"
+        for section, content in description.items()
+        for option in content["options"]
+    }
+    named = set(re.findall(r"^    (AIRFLOW__\w+|PV_BACKUP_\w+|AIRFLOW_CONN_\w+)=", PAGE.read_text(), re.MULTILINE))
+
+    connections = {f"AIRFLOW_CONN_{name.upper()}" for name in vars(ConnectionIds()).values()}
+    told = {"AIRFLOW_CONN_PV_BACKUP_SMTP", "AIRFLOW_CONN_PV_BACKUP_WEBHOOK"}
+    ours = {f"PV_BACKUP_{name.upper()}" for name in Settings.model_fields}
+    assert named - options - connections - told - ours == set()
+    assert {"PV_BACKUP_BUCKET", "PV_BACKUP_KMS_KEY_ID", "PV_BACKUP_TRANSIT_KEY"} <= named
+
+
+def test_it_unpauses_every_dag_that_begins_paused():
+    named = set(re.findall(r"`(pv_backup_\w+)`", "".join(PAGE.read_text().partition("## 8.")[1:])))
+    paused = {
+        path.stem for path in (ROOT / "dags").glob("*.py") if "is_paused_upon_creation=False" not in path.read_text()
+    }
+
+    assert paused <= named
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGE.read_text()):
+        assert (PAGE.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_finds_nothing_in_its_units_but_that_they_are_not_installed(unit: Path):
+    verified = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+
+    unheard = [
+        line for line in verified.stderr.splitlines() if "/opt/pv-backup/.venv/bin/airflow is not exec" not in line
+    ]
+    assert unheard == []
