@@ -106,6 +106,8 @@ class Machine:
             assert time.monotonic() < deadline, f"{self.name} has no namespaces after {PATIENCE_S} s"
             time.sleep(0.01)
         self._namespace = namespace
+        # As long as it is open, nobody else's namespace gets this number, and nobody else is killed by it.
+        self._pinned = os.open(f"/proc/{self._child.pid}/ns/mnt", os.O_RDONLY)
 
     def can_see(self, path: Path) -> bool:
         """Whether the path leads anywhere on the running machine."""
@@ -127,8 +129,7 @@ class Machine:
         """All that runs there, whoever started it."""
         if self._namespace is None:
             return []
-        found = [process for process in psutil.process_iter() if _namespace_of(process.pid) == self._namespace]
-        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in psutil.process_iter() if _namespace_of(process.pid) == self._namespace]
 
     def cut_the_power(self) -> None:
         """End every process of it with SIGKILL."""
@@ -140,6 +141,8 @@ class Machine:
             assert time.monotonic() < deadline, f"{running} of {self.name} outlive SIGKILL"
         if self._namespace is not None:
             self._child.wait(PATIENCE_S)
+            os.close(self._pinned)
+            self._namespace = None
 
     def shut_down(self) -> None:
         """End its program in order, then whatever is left, which it remembers."""
