@@ -16,7 +16,8 @@ from dev import airflow_env, environment
 def run() -> None:
     """Run API server with UI, scheduler, dag processor and triggerer until Ctrl-C; then end every one of them."""
     stack = environment.development_stack()
-    variables = environment.environment_of(stack)
+    # Not the administrator's: what Airflow may do here is what it may do in production.
+    variables = {name: value for name, value in environment.environment_of(stack).items() if not _is_ours(name)}
     print(f"Airflow: {variables['AIRFLOW__API__BASE_URL']} (ready in about half a minute; Ctrl-C ends it)")
     print(f"  user {airflow_env.UI_USER}, password {stack.credentials.get('airflow_ui_password')}", flush=True)
     # Before the start: a background job of a script ignores SIGINT, and the child would inherit that.
@@ -35,6 +36,10 @@ def run() -> None:
     except KeyboardInterrupt:
         print("Stopping Airflow …", flush=True)
     end(airflow)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("DEV_") or name == "PV_BACKUP_JOURNAL_OWNER_DSN"
 
 
 def end(airflow: subprocess.Popen[bytes]) -> None:
