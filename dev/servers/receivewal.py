@@ -50,7 +50,7 @@ class ReceiveWal:
         """Make the slot on first use and start to receive; the server must be up.
 
         :returns: False when it was running already.
-        :raises ServerFailedError: when the slot cannot be made, with pg_receivewal's own words.
+        :raises ServerFailedError: when the slot cannot be made, with the server's own words.
         """
         if self._daemon.is_running():
             return False
@@ -76,9 +76,13 @@ class ReceiveWal:
         self._daemon.stop(how=signal.SIGKILL)
 
     def _create_slot(self) -> None:
-        """A slot made by pg_receivewal reserves WAL from its first moment, not from the first connection."""
+        """One that pg_receivewal makes (`--create-slot`) keeps WAL from its first connection on; this one at once."""
+        if not self._ask(f"READ_REPLICATION_SLOT {SLOT}").startswith("physical"):
+            self._ask(f"CREATE_REPLICATION_SLOT {SLOT} PHYSICAL (RESERVE_WAL)")
+
+    def _ask(self, command: str) -> str:
         done = subprocess.run(
-            [BIN_DIR / "pg_receivewal", "--create-slot", "--if-not-exists", "--slot", SLOT, "--no-password"],
+            [BIN_DIR / "psql", "--no-psqlrc", "--no-password", "-qtAc", command, "replication=true"],
             env={**os.environ, **self._environment},
             capture_output=True,
             text=True,
@@ -86,3 +90,4 @@ class ReceiveWal:
         )
         if done.returncode != 0:
             raise ServerFailedError(f"pg_receivewal cannot make its slot {SLOT}: {done.stderr.strip()}")
+        return done.stdout
