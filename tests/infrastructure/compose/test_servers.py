@@ -177,6 +177,7 @@ def test_a_worker_that_does_not_answer_is_unhealthy(machine: Machine) -> None:
     assert "No nodes replied" in check.stdout + check.stderr
 
 
+@pytest.mark.soak  # 25 s of processor; what it stands on is tested above, and Celery's workers in tests/system
 def test_a_worker_backs_up_and_the_tool_without_airflow_reads_it_back(machine: Machine) -> None:
     """Everything that the worker is told, by its own environment: Vault's connections, the AppRole, bucket and keys."""
     machine.run("airflow-init")
