@@ -81,7 +81,8 @@ def converged(stack: TestStack, cluster_template) -> Iterator[Converged]:
         machine.boot()
         rehearsal = machine.play(variables, "--check")
         untouched = machine.run(FRESH).returncode == 0
-        plays = [rehearsal, machine.play(variables), machine.play(variables)]
+        # As somebody who looks for trouble: then Ansible shows what it copies, and each result.
+        plays = [rehearsal, machine.play(variables, "--diff", "-v"), machine.play(variables)]
         secrets = [source.password, secret_id, key.secret_key]
         yield Converged(machine, source, secrets, bucket, plays, untouched)
     except NoMirror as error:
