@@ -29,6 +29,10 @@ SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PACKAGES = [
     ("postgresql-15", Path("/usr/lib/postgresql/15/bin/postgres"), "the PostgreSQL 15 server and clients"),
     ("redis-server", Path("/usr/bin/redis-server"), "the broker of the Celery workers that tests start"),
+    ("curl", Path("/usr/bin/curl"), "what the programs of the receiver's host ask Vault and S3 by"),
+    ("jq", Path("/usr/bin/jq"), "what they read the answers by"),
+    ("shellcheck", Path("/usr/bin/shellcheck"), "the linter of those programs"),
+    ("mmdebstrap", Path("/usr/bin/mmdebstrap"), "the throw-away Debian into which a test runs the Ansible role"),
 ]
 
 
@@ -37,9 +41,9 @@ def main() -> None:
     if sys.version_info[:2] != (3, 11):
         found = sys.version.split()[0]
         sys.exit(f"Python 3.11 is needed, this is {found}. Run: apt-get install python3.11 (or: make PYTHON=…)")
-    for package, proof, why in PACKAGES:
-        if not proof.exists():
-            _apt_install(package, why=why)
+    missing = {package: why for package, proof, why in PACKAGES if not proof.exists()}
+    if missing:
+        _apt_install(missing)
     for venv, locks in LOCKS.items():
         _sync_venv(venv, locks)
 
@@ -51,7 +55,7 @@ def _sync_venv(venv: Path, locks: list[Path]) -> None:
         return
     if not (venv / "bin" / "python").exists():
         if importlib.util.find_spec("ensurepip") is None:
-            _apt_install("python3.11-venv", why="the module that makes virtual environments")
+            _apt_install({"python3.11-venv": "the module that makes virtual environments"})
         print(f"Making {venv.name} …", flush=True)
         shutil.rmtree(venv, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(venv)], venv)
@@ -74,17 +78,19 @@ def _install_uv() -> None:
     _run([str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", uv.group()], VENV)
 
 
-def _apt_install(package: str, *, why: str) -> None:
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", package]
-    plainly = f"{package} is missing ({why}). Run as root: apt-get update && {' '.join(command)}"
+def _apt_install(packages: dict[str, str]) -> None:
+    """Install Debian packages, each with what it is for."""
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    wanted = "; ".join(f"{package}, {why}" for package, why in packages.items())
+    plainly = f"Missing: {wanted}. Run as root: apt-get update && {' '.join(command)}"
     if shutil.which("apt-get") is None:
-        sys.exit(f"{package} is missing ({why}), and this machine has no apt-get; install it by hand.")
+        sys.exit(f"Missing: {wanted}. This machine has no apt-get; install them by hand.")
     prefix: list[str] = []
     if os.geteuid() != 0:
         if shutil.which("sudo") is None or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode != 0:
             sys.exit(plainly)
         prefix = ["sudo", "-n"]
-    print(f"Installing {package}: {why} …", flush=True)
+    print(f"Installing {wanted} …", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for step in (["apt-get", "update"], command):
         if subprocess.run([*prefix, *step], check=False, env=environment, stdout=subprocess.DEVNULL).returncode != 0:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 SLOT: Final = "pv_backup"
 RECEIVER_PATIENCE_S: Final = 10.0
 _POLL_S: Final = 0.1
-_SYSTEMCTL: Final = "on the host of the WAL directory: `systemctl status pg_receivewal`, and its journal"
+_SYSTEMCTL: Final = "on the host of the WAL directory: `systemctl status pv-backup-receivewal`, and its journal"
 # pg_receivewal begins after the newest file of its directory, and only in an empty one at what the slot says.
 _START_ANEW: Final = (
     f"drop and create slot {SLOT}, move *.partial and every WAL file that was kept out of the WAL directory (else "
@@ -54,7 +54,7 @@ class ReceiverWatch:
             if row is None:
                 raise ReceiverDown(
                     f"{self._source} has no replication slot {SLOT}: nobody receives its WAL",
-                    remedy=f"pg_receivewal --create-slot --slot={SLOT} there, then start its unit",
+                    remedy="start its unit, `systemctl start pv-backup-receivewal`, which makes it",
                 )
             active, wal_status = row
             if wal_status == "lost":

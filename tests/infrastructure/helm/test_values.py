@@ -208,7 +208,7 @@ def test_the_receiver_does_what_composes_does() -> None:
     (directory,) = [variable["value"] for variable in VALUES["env"] if variable["name"].endswith("WAL_DIRECTORY")]
     prepare, *commands = container["args"][-1].splitlines()
     assert prepare == f"install --directory --mode=0700 {directory}"
-    text = "\n".join(commands).replace(directory, "/var/wal-archive").replace("$SLOT", "$$SLOT")
+    text = "\n".join(commands).replace(directory, "/var/wal-archive").replace("$", "$$")
     assert text == compose["command"][-1].strip()
     probe = container["readinessProbe"]["exec"]["command"][-1].replace("$SLOT", "$$SLOT")
     assert probe == compose["healthcheck"]["test"][1]
