@@ -20,7 +20,7 @@ from tests.support.servers import Bucket, JournalDatabase, SourceDatabase, TestS
 
 pytest_plugins = ["tests.case_listing"]
 
-_LONGEST_FIRST = ("system", "integration")
+_LONGEST_FIRST = ("system", "infrastructure", "integration")
 _STACK = pytest.StashKey[TestStack]()
 
 
@@ -37,8 +37,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: two run at a time, and one that begins last is waited for alone."""
-    rank = {folder: place for place, folder in enumerate(_LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(item.path.parent.name, len(rank)))
+    tests = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(tests).parts[0]
+        return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
