@@ -65,7 +65,7 @@ class BackupStepOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Run the step, and settle the attempt if it fails for good."""
         try:
-            settings = load_settings()
+            settings = load_settings(self.connections)
         except Exception as error:
             self._give_up(error)
             raise

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.configuration import ConnectionIds
 from pv_backup.operators.metrics import report_backups
-from pv_backup.operators.workbench import journal_hook
+from pv_backup.operators.workbench import journal_sessions
 from pv_backup.services.alerts import Level
 from pv_backup.services.drill_errors import DrillOverdue, DrillUnproven, PlanMissing
 from pv_backup.services.errors import ConfigurationError, PvBackupError
@@ -237,7 +237,7 @@ class CloseIncidentOperator(BackupStepOperator):
 def _compliance(connections: ConnectionIds) -> Compliance:
     from pv_backup.services.compliance import Compliance
 
-    return Compliance(journal_hook(connections).sessions())
+    return Compliance(journal_sessions(connections))
 
 
 def _name_of(user: Any) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pv_backup.operators.base import BackupStepOperator
-from pv_backup.operators.workbench import journal_hook
+from pv_backup.operators.workbench import journal_sessions
 from pv_backup.services.days import day_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class DumpDeadlineOperator(BackupStepOperator):
         from pv_backup.services.lateness import late_dump
 
         now = datetime.now(UTC)
-        late = late_dump(journal_hook(self.connections).sessions(), now)
+        late = late_dump(journal_sessions(self.connections), now)
         if late is not None:
             alert_of(
                 context,

@@ -11,7 +11,7 @@ from uuid import uuid4
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 
 from pv_backup.operators.base import BackupStepOperator
-from pv_backup.operators.workbench import build_workbench, journal_hook
+from pv_backup.operators.workbench import build_workbench, journal_sessions
 from pv_backup.services.errors import TargetAhead, TaskStopped, explain
 from pv_backup.services.evidence.document import Leg
 
@@ -52,7 +52,7 @@ class ChooseTargetOperator(BackupStepOperator):
             legs=legs,
             now=datetime.now(UTC),
         )
-        compliance = Compliance(journal_hook(self.connections).sessions())
+        compliance = Compliance(journal_sessions(self.connections))
         compliance.open_incidents()  # a journal that is away is told at once, not after an hour of looking at WAL
         self._demand_within_reach(order, settings)
         compliance.begin(drill_id=order.drill_id, run_id=run_id, target=order.target, legs=legs)

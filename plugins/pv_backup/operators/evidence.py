@@ -12,7 +12,7 @@ from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.configuration import named_connection
 from pv_backup.operators.drill import REPORT
 from pv_backup.operators.start_run import StartOnceOperator
-from pv_backup.operators.workbench import journal_hook, object_store
+from pv_backup.operators.workbench import journal_sessions, object_store
 from pv_backup.services.drill_errors import DrillFailed
 from pv_backup.services.errors import ConfigurationError, PvBackupError, RefusedError
 from pv_backup.services.evidence.document import Verdict
@@ -57,7 +57,7 @@ class RecordEvidenceOperator(BackupStepOperator):
         except PvBackupError as error:
             self.log.error("the evidence can't be signed: %s", error)  # noqa: TRY400 - the incident tells it
             document, evidence = None, unsigned(evidence, error)
-        recorded = Compliance(journal_hook(self.connections).sessions()).record(
+        recorded = Compliance(journal_sessions(self.connections)).record(
             drill_id=evidence.drill_id,
             verdict=evidence.verdict,
             document=document,

@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.days import day_of_run, day_to_open
 from pv_backup.operators.escalation import demand_unpaused, relaunch_failed
-from pv_backup.operators.workbench import journal_hook, object_store
+from pv_backup.operators.workbench import journal_sessions, object_store
 from pv_backup.services.errors import NotPublished
 
 if TYPE_CHECKING:
@@ -65,6 +65,6 @@ def _relaunch(operator: BackupStepOperator, settings: Settings, day: date) -> Re
 
     return Relaunch(
         day=day,
-        sessions=journal_hook(operator.connections).sessions(),
+        sessions=journal_sessions(operator.connections),
         store=object_store(operator.connections, settings),
     )

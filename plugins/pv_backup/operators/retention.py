@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.several import Several
-from pv_backup.operators.workbench import journal_hook, object_store
+from pv_backup.operators.workbench import journal_sessions, object_store
 from pv_backup.services.errors import BackupVanished, PvBackupError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class RetentionOperator(BackupStepOperator):
         from pv_backup.services.retention import Retention
 
         store = object_store(self.connections, settings)
-        report = Retention(sessions=journal_hook(self.connections).sessions(), store=store).run()
+        report = Retention(sessions=journal_sessions(self.connections), store=store).run()
         incidents = _incidents(report, store.bucket)
         self._settle(context, report, incidents)
         self._tell(context, incidents)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import RetryDecision, RetryPolicy
 
 from pv_backup.operators.configuration import load_settings
-from pv_backup.services.errors import ConfigurationError, PvBackupError, RetryableError
+from pv_backup.services.errors import PvBackupError, RetryableError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,11 +31,15 @@ def next_delay(error: BaseException, tries: int, settings: Settings) -> timedelt
 
     :param tries: how many there were, the one that just failed included.
     """
-    if isinstance(error, PvBackupError) and not isinstance(error, RetryableError):
+    if _is_final(error):
         return None
     if tries > settings.max_export_retries:
         return None
     return settings.delay(tries - 1)
+
+
+def _is_final(error: BaseException) -> bool:
+    return isinstance(error, PvBackupError) and not isinstance(error, RetryableError)
 
 
 class BackupRetryPolicy(RetryPolicy):
@@ -44,13 +48,15 @@ class BackupRetryPolicy(RetryPolicy):
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
-        """Apply :func:`next_delay`."""
+        """Apply :func:`next_delay`; what no setting can change is not kept waiting for them, nor its alert."""
+        if _is_final(exception):
+            return RetryDecision.fail(f"{type(exception).__name__} is not retried")
         try:
             delay = next_delay(exception, tries_done(try_number, max_tries), load_settings())
-        except ConfigurationError as error:
+        except PvBackupError as error:
             return RetryDecision.fail(str(error))
         if delay is None:
-            return RetryDecision.fail(f"{type(exception).__name__} is not retried, or no try is left")
+            return RetryDecision.fail("no try is left")
         return RetryDecision.retry(delay, f"try {try_number + 1} of the same attempt in {delay.total_seconds():.1f} s")
 
     def serialize(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from pv_backup.operators.configuration import ConnectionIds, named_connection
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session, sessionmaker
+
     from pv_backup.hooks.journal import JournalHook
     from pv_backup.services.object_store import ObjectStore
     from pv_backup.services.postgres import Server
@@ -15,20 +17,31 @@ if TYPE_CHECKING:
 
 
 def journal_hook(ids: ConnectionIds) -> JournalHook:
-    """The journal database, as its hook."""
+    """The journal database, for what must not wait for Vault: alerts, and what is done beside a failure."""
     from pv_backup.hooks.journal import JournalHook
 
     return JournalHook(postgres_conn_id=ids.journal)
+
+
+def journal_sessions(ids: ConnectionIds) -> sessionmaker[Session]:
+    """The journal database, for a step that is about it.
+
+    :raises ConfigurationError: if the connection is missing or incomplete.
+    :raises FailClosedError: ERR-47-02, if it is missing, and Vault is sealed or away.
+    """
+    with named_connection(ids.journal, vault=ids.vault):
+        return journal_hook(ids).sessions()
 
 
 def source_server(ids: ConnectionIds, settings: Settings) -> Server:
     """The database to be backed up.
 
     :raises ConfigurationError: if the connection is missing or incomplete.
+    :raises FailClosedError: ERR-47-02, if it is missing, and Vault is sealed or away.
     """
     from pv_backup.hooks.source import SourceHook
 
-    with named_connection(ids.source):
+    with named_connection(ids.source, vault=ids.vault):
         return SourceHook(postgres_conn_id=ids.source).server(settings)
 
 
@@ -47,6 +60,7 @@ def build_workbench(ids: ConnectionIds, settings: Settings) -> Workbench:
     """Make the clients that a step needs.
 
     :raises ConfigurationError: if a connection is missing.
+    :raises FailClosedError: ERR-47-02, if the journal's is missing, and Vault is sealed or away.
     """
     from pv_backup.hooks.vault_transit import VaultTransitHook
     from pv_backup.services.workbench import Workbench
@@ -54,6 +68,4 @@ def build_workbench(ids: ConnectionIds, settings: Settings) -> Workbench:
     store = object_store(ids, settings)
     with named_connection(ids.vault):
         keys = VaultTransitHook(vault_conn_id=ids.vault).key_wrapper(settings.transit_key)
-    with named_connection(ids.journal):
-        sessions = journal_hook(ids).sessions()
-    return Workbench.over(settings, store=store, keys=keys, sessions=sessions)
+    return Workbench.over(settings, store=store, keys=keys, sessions=journal_sessions(ids))

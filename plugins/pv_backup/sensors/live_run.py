@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk import BaseSensorOperator
 
-from pv_backup.operators.configuration import ConnectionIds, load_settings, named_connection
+from pv_backup.operators.configuration import ConnectionIds, load_settings
 from pv_backup.operators.days import day_of_run
 from pv_backup.operators.escalation import relaunch_failed
 from pv_backup.operators.wait_for_run import relaunch_deadline
-from pv_backup.operators.workbench import journal_hook
+from pv_backup.operators.workbench import journal_sessions
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,13 +40,11 @@ class LiveRunSensor(BaseSensorOperator):
         from pv_backup.services.relaunching import row_of_dump
 
         day = day_of_run(context)
-        with named_connection(self.connections.journal):
-            sessions = journal_hook(self.connections).sessions()
-        row = row_of_dump(sessions, day)
+        row = row_of_dump(journal_sessions(self.connections), day)
         if row is None or not row.is_alive:
             return True
         self.log.info("backup %s of %s is being made: %s", row.backup_id, day, row.note)
-        if datetime.now(UTC) < relaunch_deadline(context, load_settings()):
+        if datetime.now(UTC) < relaunch_deadline(context, load_settings(self.connections)):
             return False
         raise relaunch_failed(
             context,
