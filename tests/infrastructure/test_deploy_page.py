@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import psycopg
 import pytest
 from airflow.configuration import retrieve_configuration_description
+from airflow.sdk import Connection
 
 from dev import airflow_env
 from dev.airflow_env import ROOT
 from dev.ports import free_ports
 from dev.servers.postgres import BIN_DIR, Postgres
+from pv_backup.hooks.mail_server import MailServerHook
+from pv_backup.hooks.webhook import WebhookHook
 from pv_backup.operators.configuration import ConnectionIds
 from pv_backup.services.settings import Settings
+from tests.dags.dag_world import dag_bag
 from tests.integration.backup_world import KEY, backup_world
 from tests.support.clusters import open_directory
 from tests.support.pages import blocks, filled_in, paste
@@ -28,7 +34,8 @@ pytestmark = pytest.mark.case("TC-INF-04")
 
 PAGE: Final = ROOT / "docs" / "deploy.md"
 UNITS: Final = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
-SOURCE, JOURNAL, FIRST_BACKUP = "3. The source", "4. The journal", "8. The first backup"
+SOURCE, JOURNAL, AIRFLOW = "3. The source", "4. The journal, and Airflow's database", "7. Airflow"
+FIRST_BACKUP = "8. The first backup"
 PASSWORD: Final = "of-the-superuser"
 SHELL: Final = {"PATH": f"{BIN_DIR}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
 
@@ -43,20 +50,23 @@ def server(_guarded: None) -> Iterator[Postgres]:
     postgres.remove()
 
 
-def page(server: Postgres, heading: str, number: int = 0, **values: str) -> str:
+def page(server: Postgres, heading: str, *, show: str = "", **values: str) -> list[str]:
+    """Follow a part; what it leaves in these variables of the shell is returned."""
     superuser = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres", "PGPASSWORD": PASSWORD}
-    return paste(filled_in(blocks(PAGE)[heading][number], superuser | values), SHELL)
+    (block,) = blocks(PAGE)[heading]
+    printed = paste(f"{filled_in(block, superuser | values)}\nprintenv {show}", SHELL) if show else ""
+    return printed.splitlines()[-len(show.split()) :]
 
 
 def test_the_sources_roles_may_do_what_they_are_for(server: Postgres):
-    page(server, SOURCE, DUMP_PASSWORD="of'the dump", RECEIVER_PASSWORD="of-the-receiver")
+    dump, receiver = page(server, SOURCE, show="DUMP_PASSWORD RECEIVER_PASSWORD")
 
-    with psycopg.connect(server.dsn("postgres", user="pv_backup_dump", password="of%27the%20dump")) as connection:
+    with psycopg.connect(server.dsn("postgres", user="pv_backup_dump", password=dump)) as connection:
         assert connection.execute("SELECT usesuper FROM pg_user WHERE usename = current_user").fetchone() == (True,)
-    environment = SHELL | {"PGPASSWORD": "of-the-receiver"}
     where = ["--host=127.0.0.1", f"--port={server.port}", "--username=pv_backup_receivewal", "--no-password"]
-    subprocess.run([BIN_DIR / "pg_receivewal", *where, "--slot=it", "--create-slot"], env=environment, check=True)
-    subprocess.run([BIN_DIR / "pg_receivewal", *where, "--slot=it", "--drop-slot"], env=environment, check=True)
+    for step in ("--create-slot", "--drop-slot"):
+        command = [BIN_DIR / "pg_receivewal", *where, "--slot=it", step]
+        subprocess.run(command, env=SHELL | {"PGPASSWORD": receiver}, check=True)
 
 
 def test_the_probe_of_a_provider_leaves_no_slot(server: Postgres):
@@ -69,18 +79,16 @@ def test_the_probe_of_a_provider_leaves_no_slot(server: Postgres):
 
 
 def test_the_journal_takes_records_and_gives_none_away(server: Postgres):
-    page(server, JOURNAL, OWNER_PASSWORD="of-the-owner", SERVICE_PASSWORD="of-the-service")
-    page(
-        server,
-        JOURNAL,
-        1,
-        PV_BACKUP_JOURNAL_OWNER_DSN=server.dsn("journal", user="pv_backup_owner", password="of-the-owner"),
-    )
+    owner, service, airflow = page(server, JOURNAL, show="OWNER_PASSWORD SERVICE_PASSWORD AIRFLOW_PASSWORD")
+    dsn = server.dsn("journal", user="pv_backup_owner", password=owner)
+    paste(filled_in(blocks(PAGE)[AIRFLOW][0], {"PV_BACKUP_JOURNAL_OWNER_DSN": dsn}), SHELL)
 
-    with psycopg.connect(server.dsn("journal", user="pv_backup_service", password="of-the-service")) as connection:
+    with psycopg.connect(server.dsn("journal", user="pv_backup_service", password=service)) as connection:
         assert connection.execute("SELECT count(*) FROM pv_backup.backup_journal_events").fetchone() == (0,)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("DELETE FROM pv_backup.backup_journal_events")
+    with psycopg.connect(server.dsn("airflow", user="airflow", password=airflow)) as connection:
+        connection.execute("CREATE TABLE its_own ()")
 
 
 def test_the_first_backup_is_listed_and_verified(stack: TestStack, source_db, journal_db, bucket):
@@ -103,6 +111,14 @@ def test_the_first_backup_is_listed_and_verified(stack: TestStack, source_db, jo
     assert "verified" in printed
 
 
+def settings() -> dict[str, str]:
+    """The variables of the page's environment files, as a shell reads them that sources the file."""
+    lines = re.findall(r"^    ((?:[A-Z][A-Z0-9_]*)=\S.*)$", PAGE.read_text(), re.MULTILINE)
+    words = [shlex.split(line) for line in lines]
+    assert {len(split) for split in words} == {1}, "a value with a blank is quoted"
+    return dict(split[0].split("=", 1) for split in words)
+
+
 def test_its_settings_exist():
     description = retrieve_configuration_description(include_providers=True)
     options = {
@@ -110,17 +126,40 @@ def test_its_settings_exist():
         for section, content in description.items()
         for option in content["options"]
     }
-    named = set(re.findall(r"^    (AIRFLOW__\w+|PV_BACKUP_\w+|AIRFLOW_CONN_\w+)=", PAGE.read_text(), re.MULTILINE))
+    connections = {*vars(ConnectionIds()).values(), MailServerHook.default_conn_name, WebhookHook.default_conn_name}
+    known = options | {f"AIRFLOW_CONN_{name.upper()}" for name in connections}
+    known |= {f"PV_BACKUP_{name.upper()}" for name in Settings.model_fields} | {"PATH", "PYTHONPATH", "SSL_CERT_FILE"}
 
-    connections = {f"AIRFLOW_CONN_{name.upper()}" for name in vars(ConnectionIds()).values()}
-    told = {"AIRFLOW_CONN_PV_BACKUP_SMTP", "AIRFLOW_CONN_PV_BACKUP_WEBHOOK"}
-    ours = {f"PV_BACKUP_{name.upper()}" for name in Settings.model_fields}
-    assert named - options - connections - told - ours == set()
-    assert {"PV_BACKUP_BUCKET", "PV_BACKUP_KMS_KEY_ID", "PV_BACKUP_TRANSIT_KEY"} <= named
+    assert set(settings()) - known == set()
+    assert {"PV_BACKUP_BUCKET", "PV_BACKUP_KMS_KEY_ID", "PV_BACKUP_TRANSIT_KEY"} <= set(settings())
+
+
+def test_its_connections_are_what_airflow_reads():
+    for name, value in settings().items():
+        if name.startswith("AIRFLOW_CONN_"):
+            assert Connection.from_json(value, conn_id=name).conn_type in {"aws", "smtp", "http"}
+
+
+def test_no_task_may_last_as_long_as_the_broker_waits():
+    patience = timedelta(seconds=int(settings()["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"]))
+
+    limits = [task.execution_timeout for dag in dag_bag().dags.values() for task in dag.tasks if task.execution_timeout]
+    assert max(limits) < patience
+
+
+def test_every_address_that_runs_a_worker_may_log_in_everywhere():
+    text = PAGE.read_text()
+    workers = set(
+        re.search(r"^export WORKERS=.*: (\S+)$", (PAGE.parent / "vault.md").read_text(), re.MULTILINE)[1].split(",")
+    )
+    let_in = re.findall(r"^    hostssl +(\w+) +(\w+) +(\S+) ", text, re.MULTILINE)
+
+    for role in ("pv_backup_dump", "pv_backup_service", "airflow"):
+        assert {address for _, who, address in let_in if who == role} == workers, role
 
 
 def test_it_unpauses_every_dag_that_begins_paused():
-    named = set(re.findall(r"`(pv_backup_\w+)`", "".join(PAGE.read_text().partition("## 8.")[1:])))
+    named = set(re.findall(r"\bpv_backup_\w+", "".join(PAGE.read_text().partition("## 8.")[1:])))
     paused = {
         path.stem for path in (ROOT / "dags").glob("*.py") if "is_paused_upon_creation=False" not in path.read_text()
     }

@@ -143,6 +143,7 @@ def followed(stack: TestStack, folder: Path) -> VaultOfThePage:
         "journal.json": json.dumps(SOURCE | {"host": "journal.example", "schema": "journal"}),
         "settings.json": json.dumps({"bucket": "from-vault"}),
         "conninfo": "host=source.example user=pv_backup_receivewal",
+        "watchdog.json": json.dumps({"webhook_url": "https://hooks.example/of-the-watchdog"}),
     }.items():
         (secrets / name).write_text(content)
     vault.page("Set it up", 1, SECRETS=str(secrets))
