@@ -6,8 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) $(shell command -v python3.11 || command -v python3))
 BIN := .venv/bin
 ALEMBIC := $(BIN)/python -m alembic -c include/migrations/alembic.ini
-# Tests wait for servers more than they work; each of the two has servers of its own.
-SIDE_BY_SIDE := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# Tests wait for servers as long as they work, so two cores take three; each has servers of its own.
+SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock"
 
 .PHONY: help ready up down clean airflow migrate migrate-back demo bench test lint cases soak lock

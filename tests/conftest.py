@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: two run at a time, and one that begins last is waited for alone."""
+    """The longest files first: one that begins last is waited for alone."""
     tests = Path(__file__).parent
 
     def rank(item: pytest.Item) -> int:
