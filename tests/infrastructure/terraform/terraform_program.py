@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-needs_terraform = pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed here")
+needs_terraform = pytest.mark.skipif(
+    shutil.which("terraform") is None,
+    reason="no terraform in PATH, so its formatting, its rendering of the policies and its refusals of bad variables "
+    "were NOT checked: install Terraform 1.11 or newer (https://developer.hashicorp.com/terraform/install)",
+)
 
 
 def terraform(*arguments: str, folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from dev.provider_schemas.excerpt import TERRAFORM
 from tests.infrastructure.terraform.configuration import EXAMPLE, Configuration
 from tests.infrastructure.terraform.terraform_program import needs_terraform, terraform
 
-pytestmark = [pytest.mark.case("TC-INF-01"), needs_terraform]
+pytestmark = pytest.mark.case("TC-INF-01")
 
 LOCK = {"mode": "GOVERNANCE", "days": 14}
 GOOD: list[dict[str, Any]] = [
@@ -52,11 +52,13 @@ def refusals(folder: Path, values: dict[str, Any], *, of: Path = TERRAFORM) -> l
     return [one["diagnostic"]["detail"] for one in messages if one["@level"] == "error"]
 
 
+@needs_terraform
 @pytest.mark.parametrize("values", GOOD, ids=str)
 def test_good_values_are_taken(tmp_path: Path, values: dict[str, Any]):
     assert refusals(tmp_path, values) == []
 
 
+@needs_terraform
 @pytest.mark.parametrize(("values", "field"), BAD, ids=str)
 def test_a_bad_value_is_refused_with_its_field_and_a_remedy(tmp_path: Path, values: dict[str, Any], field: str):
     (message,) = refusals(tmp_path, values)
@@ -64,6 +66,7 @@ def test_a_bad_value_is_refused_with_its_field_and_a_remedy(tmp_path: Path, valu
     assert REMEDY.search(message)
 
 
+@needs_terraform
 def test_the_example_refuses_what_is_no_account(tmp_path: Path):
     assert refusals(tmp_path, {"account_id": "012345678901"}, of=EXAMPLE) == []
     (message,) = refusals(tmp_path, {"account_id": "12345"}, of=EXAMPLE)
