@@ -64,6 +64,9 @@ def test_a_mistake_is_found(old: str, new: str, finding: str):
         ("bucket_name        = var", "bucket_called      = var", "bucket_name is required"),
         ("module.pv_backup.kms_key_arn", "module.pv_backup.kms_key", "module.pv_backup.kms_key is not declared"),
         ("_bucket_lifecycle_configuration.", "_bucket_lifecycle.", "aws_s3_bucket_lifecycle.backup is not declared"),
+        ("_bucket_versioning.backup[0]", "_bucket_versioning.backup", "_versioning.backup is several; it needs a key"),
+        ("access_block.backup", "access_block.backup[0]", "access_block.backup[0] is one; it has no key"),
+        ("? toset([]) : local.adopted", "? toset([]) : local.adapted", "local.adapted is not declared"),
         ("[var.account_id]", "[var.account]", "var.account is not declared"),
     ],
 )

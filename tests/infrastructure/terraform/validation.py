@@ -100,8 +100,12 @@ def _call(block: Block, module: Configuration) -> Iterator[str]:
 def _imported(block: Block, modules: dict[str, Configuration]) -> Iterator[str]:
     address = literal(block.body["to"]).strip("${}")
     _, module, kind, name = address.split(".")
-    if module not in modules or (kind, name) not in modules[module].of_kind("resource"):
+    name, _, index = name.partition("[")
+    resource = modules[module].of_kind("resource").get((kind, name)) if module in modules else None
+    if resource is None:
         yield f"import: {address} is not declared"
+    elif bool(index) != bool({"for_each", "count"} & set(resource.body)):
+        yield f"import: {address} {'is one; it has no key' if index else 'is several; it needs a key'}"
 
 
 def _references(
