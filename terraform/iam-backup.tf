@@ -1,5 +1,6 @@
-# Two users, because the machines stand at OVH, where no instance role exists: one writes and reads backups, the other only
-# looks whether they are there, so that the host of pg_receivewal can't write any. What each may, and why: policies/README.md.
+# Users, because the machines stand at OVH, where no instance role exists. backup_user writes and reads backups, and every worker
+# has its key, the one that ships WAL too; backup_watchdog only looks whether they are there, and its key by itself can write
+# none. What each may, and why: policies/README.md.
 
 locals {
   # Each user, and where in Vault its access key goes.
