@@ -1,5 +1,6 @@
-# What the host of pg_receivewal and of the cron watchdog may do in Vault, all of it: read its own secrets. It gets no key
-# and no access key that writes: who holds this host can neither open a backup nor replace one.
+# What pg_receivewal and the cron watchdog may do in Vault, all of it: read their own secrets. Neither a key nor an access
+# key that writes is among them, so by these alone nobody opens a backup or replaces one. The WAL worker on the same host
+# has the policy pv-backup and the key of backup_user in its environment: who reads that has a worker's rights.
 
 # The connection string of pg_receivewal.
 path "kv/data/pv-backup/receivewal" {

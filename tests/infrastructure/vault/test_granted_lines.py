@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Final
@@ -14,7 +13,6 @@ from hvac import Client
 from hvac.exceptions import VaultError
 
 from dev.provisioning.keys import EVIDENCE_KEY, TRANSIT_KEY
-from dev.servers.openbao import BINARY
 from pv_backup.services.errors import FailClosedError
 from pv_backup.services.evidence.signing import EvidenceSigner
 from pv_backup.services.key_wrapping import TransitKeyWrapper
@@ -79,25 +77,6 @@ def test_without_sign_no_drill_has_evidence(vault: VaultOfThePage):
         sign(vault.holder_of(without("transit/sign/pv-backup-evidence")))
 
 
-def test_without_the_users_path_nobody_hands_the_worker_its_access_key(vault: VaultOfThePage):
-    """As it gets into a worker's environment: by `bao kv get`, which asks for the mount first."""
-
-    def fetch(holder: Client) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [BINARY, "kv", "get", "-field=secret_access_key", "kv/ci/aws-backup"],
-            env=vault.shell | {"VAULT_TOKEN": str(holder.token)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    assert fetch(vault.holder_of(POLICY)).stdout == "of ci/aws-backup"
-    refused = fetch(vault.holder_of(without("kv/data/ci/aws-backup")))
-    assert refused.returncode != 0
-    assert "permission denied" in refused.stderr
-
-
 SERVED: Final[dict[str, Callable[[VaultBackend], str | None]]] = {
     "kv/data/airflow/connections/pv_backup_*": lambda backend: backend.get_conn_value("pv_backup_source"),
     "kv/data/airflow/variables/pv_backup_*": lambda backend: backend.get_variable("pv_backup_settings"),
@@ -124,5 +103,5 @@ def test_without_its_paths_airflows_backend_finds_nothing(vault: VaultOfThePage,
 
 def test_every_line_has_a_flow_above():
     flows = {"transit/encrypt/pv-backup", "transit/decrypt/pv-backup", "transit/sign/pv-backup-evidence"}
-    assert set(STANZAS) == flows | {"kv/data/ci/aws-backup"} | set(SERVED)
+    assert set(STANZAS) == flows | set(SERVED)
     assert POLICY.count("\npath ") == len(STANZAS)

@@ -19,7 +19,6 @@ GRANTED: Final = {
         "transit/encrypt/pv-backup": "update",
         "transit/decrypt/pv-backup": "update",
         "transit/sign/pv-backup-evidence": "update",
-        "kv/data/ci/aws-backup": "read",
         "kv/data/airflow/connections/pv_backup_source": "read",
         "kv/data/airflow/connections/pv_backup_journal": "read",
         "kv/data/airflow/variables/pv_backup_settings": "read",
@@ -35,7 +34,7 @@ NAMES: Final = [
     *(path.removeprefix("kv/data/") for granted in GRANTED.values() for path in granted if path.startswith("kv/")),
     *("pv-backup", "pv-backup-evidence", "pv-backup-sse", "pv-bakcup", "pv-backup2", "transit", "kv", "approle"),
     *("airflow/connections/another", "airflow/variables/another", "airflow/config/another", "ci/other", "ci"),
-    *("ci/aws-backup/more", "pv-backup/other", "root", "default"),
+    *("ci/aws-backup", "ci/aws-backup/more", "pv-backup/other", "root", "default"),
 ]
 # OpenBao takes no longer question than twice that.
 QUESTION: Final = 500
@@ -61,6 +60,8 @@ REFUSED: Final = """
     write  transit/verify/pv-backup-evidence
     read   transit/keys/pv-backup-evidence
     write  transit/keys/pv-backup-evidence/rotate
+    read   kv/data/ci/aws-backup
+    read   kv/data/ci/aws-backup-watchdog
     write  kv/data/ci/aws-backup
     delete kv/data/ci/aws-backup
     delete kv/metadata/ci/aws-backup
@@ -126,11 +127,12 @@ def test_the_service_is_refused_all_else(service: hvac.Client, method: str, path
     [
         *(("read" if capability == "read" else "write", path) for path, capability in GRANTED[SERVICE].items()),
         *((method, path) for method in ("write", "delete") for path in GRANTED[RECEIVER]),
+        ("read", "kv/data/ci/aws-backup"),
         ("list", "kv/metadata/pv-backup"),
         ("read", "auth/token/lookup-self"),
     ],
 )
-def test_the_receivers_host_gets_no_key_and_writes_nothing(receiver: hvac.Client, method: str, path: str):
+def test_the_receivers_role_gets_no_key_and_writes_nothing(receiver: hvac.Client, method: str, path: str):
     with pytest.raises(Forbidden):
         ask(receiver, method, path)
 

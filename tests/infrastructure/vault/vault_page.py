@@ -147,9 +147,8 @@ def followed(stack: TestStack, folder: Path) -> VaultOfThePage:
     }.items():
         (secrets / name).write_text(content)
     vault.page("Set it up", 1, SECRETS=str(secrets))
-    # As Terraform does, and whoever wants the watchdog's alarm.
+    # As Terraform does.
     for path in ("ci/aws-backup", "ci/aws-backup-watchdog"):
         key = {"access_key_id": "AKIA", "secret_access_key": f"of {path}"}
         root.secrets.kv.v2.create_or_update_secret(path, secret=key, mount_point="kv")
-    root.secrets.kv.v2.create_or_update_secret("pv-backup/watchdog", secret={"smtp_url": "smtp://"}, mount_point="kv")
     return vault
