@@ -12,11 +12,12 @@ from uuid import uuid4
 
 import hvac
 import pytest
-from hvac.exceptions import Forbidden, InvalidPath
+from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
 
 from dev.provider_schemas.excerpt import TERRAFORM
 from dev.servers.openbao import BINARY
 from tests.infrastructure.terraform.configuration import Configuration, literal, plain
+from tests.integration.wal_world import wait_until
 from tests.support.pages import paste
 from tests.support.servers import TestStack
 
@@ -68,7 +69,9 @@ def client(stack: TestStack) -> Callable[[str], hvac.Client]:
     def of(token: str) -> hvac.Client:
         return hvac.Client(url=stack.vault.address, namespace=namespace, token=token)
 
-    of(stack.vault.root_token).sys.enable_secrets_engine("kv", path="kv", options={"version": "2"})
+    root = of(stack.vault.root_token)
+    root.sys.enable_secrets_engine("kv", path="kv", options={"version": "2"})
+    wait_until(lambda: answers(root), meaning="the new mount answers")
     return of
 
 
@@ -92,6 +95,15 @@ def token(stack: TestStack, root: hvac.Client) -> str:
         "VAULT_TOKEN": root.token,
     }
     return paste("\n".join(f"bao {line}" for line in lines), shell).split()[-1]
+
+
+def answers(root: hvac.Client) -> bool:
+    """A new mount refuses everything for a moment."""
+    try:
+        root.secrets.kv.v2.delete_metadata_and_all_versions(SECRET, mount_point="kv")
+    except InvalidRequest:
+        return False
+    return True
 
 
 def lives(client: Callable[[str], hvac.Client], token: str) -> None:
