@@ -50,6 +50,7 @@ ENV AIRFLOW_HOME=/opt/airflow \
 COPY --from=packages /opt/venv /opt/venv
 # Without one Airflow would write its own, into a directory that is read-only here.
 COPY deploy/airflow.cfg /opt/airflow/airflow.cfg
+COPY deploy/pg_receivewal_check.sh /opt/airflow/deploy/pg_receivewal_check.sh
 COPY include /opt/airflow/include
 COPY plugins /opt/airflow/plugins
 COPY dags /opt/airflow/dags
@@ -58,7 +59,7 @@ RUN python -m compileall -q /opt/airflow/plugins /opt/airflow/dags
 
 USER 50000:50000
 WORKDIR /opt/airflow
-# Reaps what orphaned children leave, and hands SIGTERM on, so that a worker ends its task in order.
+# Reaps what orphaned children leave, and hands SIGTERM on, so that each component ends in order.
 ENTRYPOINT ["tini", "--"]
 CMD ["airflow", "version"]
 # Each component is asked for its own work, by docker-compose.yaml and by the chart.

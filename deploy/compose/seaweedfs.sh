@@ -1,13 +1,14 @@
 #!/bin/sh
-# Starts the S3 server of docker-compose.yaml: an administrator, and backup_user with the policy of production.
+# Starts the S3 server of docker-compose.yaml: an administrator, and production's two users with their policies of production.
 #
 # Its configuration holds keys, so it is written here, from the environment, to memory. Users made by its IAM API would
-# draw keys of their own, and the workers must know theirs before they start.
+# draw keys of their own, and who uses them must know them before it starts.
 set -eu
 
-# A policy as a JSON string: the template's two names filled in, quotes escaped, on one line.
+# A user's policy as a JSON string: the template's two names filled in, quotes escaped, on one line.
 policy() {
-    sed -e "s|\${bucket_arn}|arn:aws:s3:::$BUCKET|g" -e "s|\${kms_key_arn}|*|g" -e 's|["\\]|\\&|g' "$1" | tr '\n' ' '
+    sed -e "s|\${bucket_arn}|arn:aws:s3:::$BUCKET|g" -e "s|\${kms_key_arn}|*|g" -e 's|["\\]|\\&|g' \
+        "/etc/pv-backup/policies/$1.json.tftpl" | tr '\n' ' '
 }
 
 umask 077
@@ -23,9 +24,17 @@ cat >/run/pv-backup/s3.json <<EOF
       "name": "backup_user",
       "credentials": [{"accessKey": "$BACKUP_ACCESS_KEY", "secretKey": "$BACKUP_SECRET_KEY"}],
       "policyNames": ["backup_user"]
+    },
+    {
+      "name": "backup_watchdog",
+      "credentials": [{"accessKey": "$WATCHDOG_ACCESS_KEY", "secretKey": "$WATCHDOG_SECRET_KEY"}],
+      "policyNames": ["backup_watchdog"]
     }
   ],
-  "policies": [{"name": "backup_user", "content": "$(policy /etc/pv-backup/policies/backup_user.json.tftpl)"}],
+  "policies": [
+    {"name": "backup_user", "content": "$(policy backup_user)"},
+    {"name": "backup_watchdog", "content": "$(policy backup_watchdog)"}
+  ],
   "kms": {
     "default_provider": "openbao",
     "providers": {

@@ -139,7 +139,8 @@ def test_whoever_has_drawn_no_secrets_is_told_how(name: str) -> None:
         ("SECRET_S3_ADMIN_SECRET_KEY", {"s3", "provision-data"}),
         ("SECRET_VAULT_SECRET_ID", {"provision-vault", "worker", "wal-worker"}),
         ("SECRET_VAULT_BACKUP_TOKEN", {"provision-vault", "pv_backup"}),
-        ("SECRET_S3_BACKUP_SECRET_KEY", {"s3", "dag-processor", "triggerer", "worker", "wal-worker", "pv_backup"}),
+        ("SECRET_S3_BACKUP_SECRET_KEY", {"s3", "worker", "wal-worker", "pv_backup"}),
+        ("SECRET_S3_WATCHDOG_SECRET_KEY", {"s3", "triggerer"}),
         ("SECRET_AIRFLOW_UI_PASSWORD", {"api-server"}),
     ],
 )

@@ -110,14 +110,28 @@ def test_postgres_lets_nobody_in_without_a_password(machine: Machine) -> None:
         psycopg.connect(f"host=127.0.0.1 port={port} user=pv_backup_receivewal password=wrong replication=yes")
 
 
-def test_the_backup_user_can_do_no_more_than_in_production(machine: Machine) -> None:
-    connection = json.loads(machine.environment("worker")["AIRFLOW_CONN_PV_BACKUP_S3"])
-    client = boto3.client(
+def test_pg_receivewals_role_may_only_replicate(machine: Machine) -> None:
+    """As production's pg_hba.conf has it; so nothing here may ask a database in its name."""
+    where = f"host=127.0.0.1 port={machine.ports['source']} user=pv_backup_receivewal"
+    password = machine.secrets["SECRET_SOURCE_PV_BACKUP_RECEIVEWAL"]
+    for database in ("postgres", "source"):
+        with pytest.raises(psycopg.OperationalError, match="rejects connection"):
+            psycopg.connect(f"{where} dbname={database}", password=password)
+
+
+def s3_client(machine: Machine, service: str) -> Any:
+    """With the key that a service holds."""
+    connection = json.loads(machine.environment(service)["AIRFLOW_CONN_PV_BACKUP_S3"])
+    return boto3.client(
         "s3",
         **connection["extra"],
         aws_access_key_id=connection["login"],
         aws_secret_access_key=connection["password"],
     )
+
+
+def test_the_backup_user_can_do_no_more_than_in_production(machine: Machine) -> None:
+    client = s3_client(machine, "worker")
     settings = machine.environment("worker")
     bucket = settings["PV_BACKUP_BUCKET"]
     client.put_object(
@@ -137,6 +151,17 @@ def test_the_backup_user_can_do_no_more_than_in_production(machine: Machine) -> 
             refused()
 
 
+def test_the_triggerer_looks_and_never_writes(machine: Machine) -> None:
+    bucket = machine.environment("worker")["PV_BACKUP_BUCKET"]
+    s3_client(machine, "worker").put_object(Bucket=bucket, Key="looked-at", Body=b"x")
+    client = s3_client(machine, "triggerer")
+    assert client.head_object(Bucket=bucket, Key="looked-at")["ContentLength"] == 1
+    with pytest.raises(botocore.exceptions.ClientError, match="Not Found"):
+        client.head_object(Bucket=bucket, Key="absent")
+    with pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
+        client.put_object(Bucket=bucket, Key="forged", Body=b"x")
+
+
 def test_a_restarted_vault_opens_by_itself(machine: Machine, backup: hvac.Client) -> None:
     machine.daemons["vault"].stop()
     assert machine.check("vault").returncode != 0
@@ -154,7 +179,18 @@ def test_pg_receivewal_streams_into_the_wal_workers_volume(machine: Machine) -> 
     assert list(volume.glob("*.partial"))
 
     daemon.stop()
-    assert machine.check("receivewal").returncode != 0, "the slot stays, and nobody is connected to it"
+    with psycopg.connect(machine.postgres["source"].dsn("source"), autocommit=True) as source:
+        source.execute("CHECKPOINT")  # written while nobody receives
+        check = machine.check("receivewal")
+        assert check.returncode != 0
+        assert "slot pv_backup stands at" in check.stderr
+        machine.start("receivewal")  # and caught up
+
+        machine.daemons["receivewal"].stop()
+        source.execute("SELECT pg_drop_replication_slot('pv_backup')")
+        check = machine.check("receivewal")
+        assert check.returncode != 0
+        assert "no replication slot pv_backup" in check.stderr
 
 
 def test_the_broker_wants_its_password(machine: Machine) -> None:
