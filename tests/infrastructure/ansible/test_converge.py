@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from shlex import quote
+from typing import Any
 
 import pytest
 
@@ -22,22 +23,32 @@ UNIT = "pv-backup-receivewal.service"
 # Of systemd-analyze's 100, less is better. What is left is the network, which it needs.
 EXPOSURE = 15
 FRESH = "test ! -e /etc/pv-backup && test ! -e /usr/local/lib/pv-backup && ! id pv_backup && ! command -v jq"
+WATCHDOG = "/usr/local/lib/pv-backup/pv-backup-watchdog"
+RECEIVERS = (
+    f"/etc/systemd/system/{UNIT}",
+    "/usr/local/lib/pv-backup/pv-backup-receivewal",
+    "/usr/lib/postgresql",
+    "/var/wal-archive",
+    "/var/lib/pv_backup",
+)
 
 
 @dataclass
 class Converged:
     """The machine after its plays, and what it lives with.
 
-    :ivar plays: on the bare machine as a rehearsal (--check), then in earnest, then once more.
+    :ivar plays: on the bare machine as a rehearsal (--check), then for the watchdog alone, then for both.
     :ivar untouched: whether the machine was bare still after the rehearsal.
+    :ivar watching: the paths that were there when the watchdog was alone.
     """
 
     machine: Machine
     source: SourceOfWal
     secrets: list[str]
-    bucket: str
+    variables: dict[str, Any]
     plays: list[Play]
     untouched: bool
+    watching: set[str]
 
     def wait_until_it_streams(self) -> None:
         said = self.machine.run(f"journalctl --unit {UNIT} --lines 20 --output cat").stdout
@@ -50,6 +61,14 @@ class Converged:
 
     def log(self, unit: str) -> str:
         return self.machine.run(f"journalctl --unit {unit} --output cat").stdout
+
+    def play_part(self, part: str, **variables: str) -> Play:
+        """Play one file of the role's tasks again, with other variables if any are given."""
+        role = {"name": "postgresql_backup", "tasks_from": part}
+        tasks = [{"name": "The role", "ansible.builtin.include_role": role}]
+        playbook = self.machine.home / f"{part}.yml"
+        playbook.write_text(json.dumps([{"hosts": "pv_backup_receivers", "gather_facts": False, "tasks": tasks}]))
+        return self.machine.play(self.variables | variables, playbook=playbook)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +83,7 @@ def converged(stack: TestStack, cluster_template) -> Iterator[Converged]:
     key = stack.backup_user
     vault.keep("ci/aws-backup-watchdog", access_key_id=key.access_key, secret_access_key=key.secret_key)
     role_id, secret_id = vault.draw()
-    variables = {
+    variables: dict[str, Any] = {
         "postgresql_backup_vault_addr": vault.settings["VAULT_ADDR"],
         "postgresql_backup_vault_kv_mount": vault.settings["VAULT_KV_MOUNT"],
         "postgresql_backup_vault_approle_mount": vault.settings["VAULT_APPROLE_MOUNT"],
@@ -82,9 +101,11 @@ def converged(stack: TestStack, cluster_template) -> Iterator[Converged]:
         rehearsal = machine.play(variables, "--check")
         untouched = machine.run(FRESH).returncode == 0
         # As somebody who looks for trouble: then Ansible shows what it copies, and each result.
-        plays = [rehearsal, machine.play(variables, "--diff", "-v"), machine.play(variables)]
+        alone = machine.play(variables | {"postgresql_backup_receives": False}, "--diff", "-v")
+        watching = set(machine.run(f"ls -d {' '.join(RECEIVERS)} {WATCHDOG}").stdout.split())
+        plays = [rehearsal, alone, machine.play(variables, "--diff", "-v")]
         secrets = [source.password, secret_id, key.secret_key]
-        yield Converged(machine, source, secrets, bucket, plays, untouched)
+        yield Converged(machine, source, secrets, variables, plays, untouched, watching)
     except NoMirror as error:
         pytest.skip(str(error))
     finally:
@@ -93,20 +114,34 @@ def converged(stack: TestStack, cluster_template) -> Iterator[Converged]:
 
 
 def test_a_rehearsal_on_a_bare_host_passes_and_changes_nothing(converged: Converged):
-    rehearsal, first, _ = converged.plays
+    rehearsal, alone, both = converged.plays
 
     assert rehearsal.status == 0, rehearsal.said
     assert converged.untouched
-    assert set(rehearsal.changed) <= set(first.changed)
+    assert set(rehearsal.changed) <= {*alone.changed, *both.changed}
 
 
-def test_the_second_run_changes_nothing(converged: Converged):
-    _, first, second = converged.plays
+def test_where_something_else_receives_the_watchdog_is_installed_alone(converged: Converged):
+    _, alone, _ = converged.plays
 
-    assert first.status == 0, first.said
-    assert first.changed
-    assert second.status == 0, second.said
-    assert second.changed == []
+    assert alone.status == 0, alone.said
+    assert converged.watching == {WATCHDOG}
+    # With both, each of them is there.
+    assert converged.machine.run(f"ls -d {' '.join(RECEIVERS)} {WATCHDOG}").returncode == 0
+
+
+def test_a_second_run_changes_nothing(converged: Converged):
+    _, alone, both = converged.plays
+    assert both.status == 0, both.said
+    assert [name for name in both.changed if name in alone.changed] == [
+        "postgresql_backup : Install what the programs need"
+    ]
+
+    again = converged.play_part("receivewal")
+
+    assert again.status == 0, again.said
+    assert "ok: " in again.said
+    assert again.changed == []
 
 
 def test_no_run_shows_a_secret(converged: Converged):
@@ -185,18 +220,14 @@ def test_cron_accepts_its_line_and_what_it_calls_looks_into_the_bucket(converged
     assert converged.machine.run("stat --format '%U %a' /etc/cron.d/pv-backup-watchdog").stdout.strip() == "root 644"
     assert converged.machine.run("systemctl is-active cron").stdout.strip() == "active"
     said = converged.machine.run("journalctl --identifier pv-backup-watchdog --output cat").stdout
-    assert f"{converged.bucket} has no published backup of" in said
+    assert f"{converged.variables['postgresql_backup_bucket']} has no published backup of" in said
     assert not [secret for secret in converged.secrets if secret in said]
 
 
-def test_without_what_logs_in_to_vault_the_role_names_the_file(converged: Converged, tmp_path):
-    playbook = tmp_path / "playbook.yml"
-    role = {"name": "postgresql_backup", "tasks_from": "approle"}
-    tasks = [{"name": "The role", "ansible.builtin.include_role": role}]
-    playbook.write_text(json.dumps([{"hosts": "pv_backup_receivers", "gather_facts": False, "tasks": tasks}]))
+def test_without_what_logs_in_to_vault_the_role_names_the_file(converged: Converged):
     converged.machine.run("mv /etc/pv-backup/secret_id /root/", check=True)
     try:
-        play = converged.machine.play({}, playbook=playbook)
+        play = converged.play_part("approle", postgresql_backup_secret_id="")
     finally:
         converged.machine.run("mv /root/secret_id /etc/pv-backup/", check=True)
 
