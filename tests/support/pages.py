@@ -11,7 +11,7 @@ from dev.airflow_env import ROOT
 
 _PATIENCE_S = 60
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_ASSIGNED = re.compile(r"\b([A-Z][A-Z0-9_]*)=(…)")
+_ASSIGNED = re.compile(r"\b([A-Z][A-Z0-9_]*)=(\S+)")
 
 
 def blocks(page: Path) -> dict[str, list[str]]:
@@ -23,7 +23,7 @@ def blocks(page: Path) -> dict[str, list[str]]:
 
 
 def filled_in(text: str, values: dict[str, str]) -> str:
-    """A block with somebody's values for each `…` of its exports, and nothing else of it changed."""
+    """A block with somebody's values in its exports, and nothing else of it changed; each `…` must get one."""
 
     def value(found: re.Match[str]) -> str:
         return f"{found[1]}={shlex.quote(values[found[1]])}" if found[1] in values else found[0]
@@ -34,7 +34,7 @@ def filled_in(text: str, values: dict[str, str]) -> str:
     return filled
 
 
-def paste(text: str, environment: dict[str, str]) -> str:
+def paste(text: str, environment: dict[str, str], *, patience_s: float = _PATIENCE_S) -> str:
     """What it prints, run in one shell in the clone; it must not fail anywhere."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
@@ -43,7 +43,7 @@ def paste(text: str, environment: dict[str, str]) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=_PATIENCE_S,
+        timeout=patience_s,
         check=False,
     )
     assert done.returncode == 0, f"{text}\n{done.stdout}"
