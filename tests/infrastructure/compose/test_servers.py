@@ -110,13 +110,17 @@ def test_postgres_lets_nobody_in_without_a_password(machine: Machine) -> None:
         psycopg.connect(f"host=127.0.0.1 port={port} user=pv_backup_receivewal password=wrong replication=yes")
 
 
+def receiver(machine: Machine) -> dict[str, Any]:
+    """As pg_receivewal connects."""
+    password = machine.secrets["SECRET_SOURCE_PV_BACKUP_RECEIVEWAL"]
+    return {"host": "127.0.0.1", "port": machine.ports["source"], "user": "pv_backup_receivewal", "password": password}
+
+
 def test_pg_receivewals_role_may_only_replicate(machine: Machine) -> None:
     """As production's pg_hba.conf has it; so nothing here may ask a database in its name."""
-    where = f"host=127.0.0.1 port={machine.ports['source']} user=pv_backup_receivewal"
-    password = machine.secrets["SECRET_SOURCE_PV_BACKUP_RECEIVEWAL"]
     for database in ("postgres", "source"):
         with pytest.raises(psycopg.OperationalError, match="rejects connection"):
-            psycopg.connect(f"{where} dbname={database}", password=password)
+            psycopg.connect(**receiver(machine), dbname=database)
 
 
 def s3_client(machine: Machine, service: str) -> Any:
@@ -186,11 +190,12 @@ def test_pg_receivewal_streams_into_the_wal_workers_volume(machine: Machine) -> 
         assert "slot pv_backup stands at" in check.stderr
         machine.start("receivewal")  # and caught up
 
-        machine.daemons["receivewal"].stop()
-        source.execute("SELECT pg_drop_replication_slot('pv_backup')")
-        check = machine.check("receivewal")
-        assert check.returncode != 0
-        assert "no replication slot pv_backup" in check.stderr
+    machine.daemons["receivewal"].stop()
+    with psycopg.connect(**receiver(machine), replication="yes", autocommit=True) as replication:
+        replication.execute("DROP_REPLICATION_SLOT pv_backup WAIT")  # till the server knows that nobody is connected
+    check = machine.check("receivewal")
+    assert check.returncode != 0
+    assert "no replication slot pv_backup" in check.stderr
 
 
 def test_the_broker_wants_its_password(machine: Machine) -> None:
