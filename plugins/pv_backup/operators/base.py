@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 
-from pv_backup.operators.configuration import ConnectionIds, load_settings
+from pv_backup.operators.configuration import ConnectionIds
+from pv_backup.operators.kept_in_vault import settings_of_step
 from pv_backup.operators.retrying import next_delay, tries_done
 from pv_backup.operators.workbench import build_workbench, journal_hook
 from pv_backup.services.errors import AttemptOver, AttemptPublished, LeaseLost, RunAlive, explain
@@ -65,7 +66,7 @@ class BackupStepOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Run the step, and settle the attempt if it fails for good."""
         try:
-            settings = load_settings(self.connections)
+            settings = settings_of_step(self.connections)
         except Exception as error:
             self._give_up(error)
             raise

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pv_backup.operators.base import BackupStepOperator
-from pv_backup.operators.configuration import named_connection
 from pv_backup.operators.drill import REPORT
+from pv_backup.operators.kept_in_vault import named_connection
 from pv_backup.operators.start_run import StartOnceOperator
 from pv_backup.operators.workbench import journal_sessions, object_store
 from pv_backup.services.drill_errors import DrillFailed

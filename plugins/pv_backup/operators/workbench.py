@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pv_backup.operators.configuration import ConnectionIds, named_connection
+from pv_backup.operators.configuration import ConnectionIds
+from pv_backup.operators.kept_in_vault import named_connection
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker

@@ -44,7 +44,7 @@ class LiveRunSensor(BaseSensorOperator):
         if row is None or not row.is_alive:
             return True
         self.log.info("backup %s of %s is being made: %s", row.backup_id, day, row.note)
-        if datetime.now(UTC) < relaunch_deadline(context, load_settings(self.connections)):
+        if datetime.now(UTC) < relaunch_deadline(context, load_settings()):
             return False
         raise relaunch_failed(
             context,

@@ -65,7 +65,7 @@ class PublishedBackupSensor(S3KeySensor):
 
         :raises BackupAbsent: if there is no time to wait.
         """
-        settings = load_settings(self.connections)
+        settings = load_settings()
         self._aim(context, settings)
         present, error = self._look(context)
         if present:
@@ -92,7 +92,7 @@ class PublishedBackupSensor(S3KeySensor):
 
         :raises BackupAbsent: if the time was up.
         """
-        settings = load_settings(self.connections)
+        settings = load_settings()
         self._aim(context, settings)
         if not event["present"]:
             raise self._absent(context, settings, event["error"])
@@ -104,7 +104,7 @@ class PublishedBackupSensor(S3KeySensor):
             return super().resume_execution(next_method, next_kwargs, context)
         except (AirflowSensorTimeout, TaskDeferralError) as failure:
             self.log.warning("the triggerer did not keep its word: %s", failure)
-            settings = load_settings(self.connections)
+            settings = load_settings()
             self._aim(context, settings)
             present, error = self._look(context)
             if not present:

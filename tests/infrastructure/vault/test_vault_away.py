@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pv_backup.operators.configuration import ConnectionIds, load_settings
+from pv_backup.operators.configuration import ConnectionIds
+from pv_backup.operators.kept_in_vault import settings_of_step
 from pv_backup.operators.workbench import journal_sessions, source_server
 from pv_backup.services.errors import ConfigurationError, FailClosedError
 from pv_backup.services.settings import Settings
@@ -55,11 +56,11 @@ def test_settings_that_vault_keeps_are_likewise_told_from_missing_ones(
 ):
     worker()
     monkeypatch.delenv("PV_BACKUP_BUCKET")
-    assert load_settings().bucket == "from-vault"
+    assert settings_of_step(IDS).bucket == "from-vault"
 
     stack.vault.seal()
     with pytest.raises(FailClosedError, match=r"Vault is sealed.*; PV_BACKUP_BUCKET is missing"):
-        load_settings()
+        settings_of_step(IDS)
 
 
 def test_a_vault_that_is_well_and_shows_nothing_leaves_it_to_who_configured_it(
@@ -73,7 +74,7 @@ def test_a_vault_that_is_well_and_shows_nothing_leaves_it_to_who_configured_it(
         journal_sessions(IDS)
     monkeypatch.delenv("PV_BACKUP_BUCKET")
     with pytest.raises(ConfigurationError, match="PV_BACKUP_BUCKET is missing"):
-        load_settings()
+        settings_of_step(IDS)
 
 
 @pytest.mark.parametrize(
