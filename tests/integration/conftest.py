@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.contract_world import Restored
 from tests.integration.vault_world import Connect, Engine, hook_maker, own_engine
 from tests.integration.wal_world import RecordedWal, record
 from tests.support.clusters import ClusterTemplate
@@ -85,3 +86,20 @@ def foreign(cluster_template: ClusterTemplate, tmp_path_factory: pytest.TempPath
         return record(cluster, tmp_path_factory.mktemp("foreign"))
     finally:
         cluster.discard()
+
+
+@pytest.fixture(scope="module")
+def kinds(cluster_template: ClusterTemplate) -> Iterator[Restored]:
+    """A restored cluster; for the fixture below, which is what a test takes."""
+    cluster = cluster_template.new(receiving=False)
+    try:
+        yield Restored(cluster)
+    finally:
+        cluster.discard()
+
+
+@pytest.fixture
+def restored(kinds: Restored) -> Iterator[Restored]:
+    """The module's restored cluster, without the databases that another test made in it."""
+    yield kinds
+    kinds.drop_copies()
