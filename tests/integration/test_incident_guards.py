@@ -1,4 +1,4 @@
-"""Compliance incidents on a real database: opened, closed once with an action plan, and nothing else (SPEC F4.5)."""
+"""What the database lets nobody do to an incident by SQL, and what is on record of whoever closes one by it (F4.5)."""
 
 from __future__ import annotations
 
@@ -13,31 +13,21 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from dev.provisioning.databases import drop_database
 from pv_backup.services.compliance import Compliance
-from pv_backup.services.drill_errors import PlanMissing
-from pv_backup.services.errors import FormatRejected, JournalUnavailable, RefusedError
-from pv_backup.services.evidence.document import Failure, Verdict
-from pv_backup.services.incidents import PLAN_MAX, PLAN_MIN, check_plan, visible
+from pv_backup.services.incidents import PLAN_MIN, check_plan, visible
+from tests.integration.incident_world import PLAN, TABLE, events_of, journal_for_all, opened_incident
 from tests.integration.journal_world import opened
 from tests.support.servers import JournalDatabase
 
 pytestmark = pytest.mark.case("TC-ERR-07")
 
-PLAN = "Ann replaces the disk of worker 2 by Friday."
-TABLE = "pv_backup.compliance_incidents"
 CLOSE = "closed_at = now(), closed_by = 'ann', action_plan = %s"
-FAILURE = Failure(
-    code="ERR-47-04", cause="the dump's hash differs", remedy="find out who wrote to the bucket", check="sha3_256"
-)
 
 
 @pytest.fixture(scope="module")
 def journal(stack) -> Iterator[JournalDatabase]:
-    """One for all: each test has an incident of its own."""
-    journal = stack.new_journal()
-    yield journal
-    drop_database(stack.postgres, journal.superuser_dsn.rpartition("/")[2])
+    with journal_for_all(stack) as journal:
+        yield journal
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +58,12 @@ def anybody(request, journal):
 
 @pytest.fixture
 def incident(compliance):
-    return compliance.record(
-        drill_id=str(uuid4()), verdict=Verdict.FAILED, document=None, rto_s=None, rpo_s=None, failures=[FAILURE]
-    ).incident_id
+    return opened_incident(compliance)
 
 
 def update(connection, incident, changes, *parameters):
     """Try to change one incident."""
     connection.execute(f"UPDATE {TABLE} SET {changes} WHERE incident_id = %s", (*parameters, incident))
-
-
-def events_of(world, incident):
-    return world.sql(
-        "SELECT event_type, details FROM pv_backup.backup_audit_events WHERE details->>'incident_id' = %s ORDER BY id",
-        incident,
-    )
 
 
 SAYS_NOTHING = [
@@ -187,16 +168,6 @@ def test_the_database_says_when_whatever_the_statement_says(service, compliance)
     assert abs(closed.opened_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-def test_closed_with_a_plan_and_a_name_and_audited(world, compliance, incident):
-    compliance.close(incident, action_plan=f"  {PLAN}\n", closed_by=" ann ")
-    closed = compliance.incident(incident)
-    assert (closed.action_plan, closed.closed_by, closed.is_open) == (PLAN, "ann", False)
-    assert incident not in [open_one.incident_id for open_one in compliance.open_incidents()]
-    events = events_of(world, incident)
-    assert [event["event_type"] for event in events] == ["incident_opened", "incident_closed"]
-    assert events[1]["details"] == {"incident_id": incident, "action_plan": PLAN, "closed_by": "ann"}
-
-
 @pytest.mark.parametrize(
     "plan", ["Ann dreht bis Freitag die Bänder um.", "アンさんが金曜日までに壊れたディスクを交換して再試験します"]
 )
@@ -258,73 +229,3 @@ def test_service_and_database_ask_for_the_same_length():
     newest = max((Path(__file__).parents[2] / "include" / "sql").glob("[0-9]*/incidents.sql"))
 
     assert re.findall(r"plan_min CONSTANT int := (\d+);", newest.read_text()) == [str(PLAN_MIN)]
-
-
-def test_a_lost_answer_may_be_said_again_and_another_may_not(world, compliance, incident):
-    compliance.close(incident, action_plan=PLAN, closed_by="ann")
-    compliance.close(incident, action_plan=PLAN, closed_by="ann")
-    for plan, name in (("Bob replaces the whole worker instead.", "ann"), (PLAN, "bob")):
-        with pytest.raises(RefusedError, match="was closed by ann"):
-            compliance.close(incident, action_plan=plan, closed_by=name)
-    assert [event["event_type"] for event in events_of(world, incident)] == ["incident_opened", "incident_closed"]
-
-
-NO_PLANS = [
-    None,
-    "",
-    " \n\t ",
-    "\u200b" * 40,
-    "\0" * 40,
-    "ok",
-    "." * 40,
-    "todo " * 3,
-    "x" * (PLAN_MIN - 1),
-    "word " * PLAN_MAX,
-    "\u2800\u3164\u115f\u1160\uffa0" * 8,
-]
-
-
-@pytest.mark.parametrize("plan", NO_PLANS, ids=lambda plan: repr(plan)[:12])
-def test_the_service_asks_for_a_plan_that_says_something(world, compliance, incident, plan):
-    with pytest.raises(PlanMissing) as refused:
-        compliance.close(incident, action_plan=plan, closed_by="ann")
-    assert refused.value.remedy
-    assert compliance.incident(incident).is_open
-    assert len(events_of(world, incident)) == 1
-
-
-@pytest.mark.parametrize("name", [None, "", " ", "\u200b", "\u3164"])
-def test_the_service_asks_for_a_name(compliance, incident, name):
-    with pytest.raises(PlanMissing, match="name"):
-        compliance.close(incident, action_plan=PLAN, closed_by=name)
-    assert compliance.incident(incident).is_open
-
-
-def test_one_of_no_such_name_is_refused_by_name(compliance, incident):
-    nobody = str(uuid4())
-    for call in (compliance.incident, lambda it: compliance.close(it, action_plan=PLAN, closed_by="ann")):
-        with pytest.raises(RefusedError, match=nobody):
-            call(nobody)
-        for wrong in ("", "x'; DROP TABLE", incident.upper(), None):
-            with pytest.raises(FormatRejected, match="incident_id"):
-                call(wrong)
-
-
-def test_a_closing_that_the_database_refuses_is_an_error_of_ours(world, compliance, incident):
-    world.sql(f"REVOKE UPDATE (action_plan) ON {TABLE} FROM pv_backup_service")
-    try:
-        with pytest.raises(JournalUnavailable, match="closing incident"):
-            compliance.close(incident, action_plan=PLAN, closed_by="ann")
-    finally:
-        world.sql(f"GRANT UPDATE (action_plan) ON {TABLE} TO pv_backup_service")
-    assert compliance.incident(incident).is_open
-
-
-def test_an_answer_without_a_plan_is_on_record_and_changes_nothing(world, compliance, incident):
-    before = compliance.incident(incident)
-    compliance.refuse_plan(incident, action_plan="\0 ", said_by="ann", reason="there is no action plan")
-
-    assert compliance.incident(incident) == before
-    (_, refused) = events_of(world, incident)
-    assert refused["event_type"] == "plan_refused"
-    assert refused["details"]["said_by"] == "ann"
