@@ -19,22 +19,17 @@ from pv_backup.services.errors import (
     FailClosedError,
     IntegrityError,
     NotPublished,
-    PvBackupError,
     ReadBackMismatch,
     RestoreFailed,
     TargetRefused,
 )
-from pv_backup.services.export_sources import DumpSource, GlobalsSource
 from pv_backup.services.manifest import Manifest
-from pv_backup.services.postgres import Server
 from pv_backup.services.restoration import tools
-from pv_backup.services.restoration.catalogue import published_backups
-from pv_backup.services.restoration.dump import DumpRestore
 from pv_backup.services.restoration.dump_choice import choose_dump
 from pv_backup.services.restoration.sandbox import Sandbox
-from tests.integration.backup_world import MEBIBYTE, BackupWorld, backup_world
-from tests.support.clusters import ClusterTemplate
-from tests.support.servers import Source, TestStack
+from tests.integration.backup_world import MEBIBYTE, BackupWorld
+from tests.integration.dump_world import backed_up, chosen, refusal, restore_of
+from tests.support.servers import TestStack
 
 pytestmark = [pytest.mark.case("TC-NOM-04"), pytest.mark.case("TC-INV-08")]
 
@@ -52,15 +47,6 @@ INSERT INTO archive.document (sealed, title)
 SELECT lo_from_bytea(0, 'a large object');
 """
 """What pg_dump and pg_restore treat each in its own way."""
-
-
-@contextmanager
-def backed_up(stack: TestStack, source: Source) -> Iterator[BackupWorld]:
-    """A dump and its roles, published."""
-    with backup_world(stack, source, stack.new_journal(), stack.new_bucket()) as world:
-        world.back_up(GlobalsSource(server=world.server))
-        world.back_up(DumpSource(server=world.server))
-        yield world
 
 
 @pytest.fixture(scope="module")
@@ -115,28 +101,6 @@ def tampered(world: BackupWorld, key: str, body: Callable[[bytes], bytes]) -> It
 def flipped(body: bytes) -> bytes:
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-
-
-def refusal(world: BackupWorld, staging: Path, dump: Manifest, roles: Manifest | None) -> PvBackupError:
-    """How a restoration fails; it leaves nothing."""
-    with (
-        pytest.raises(PvBackupError) as refused,
-        Sandbox(staging) as sandbox,
-        restore_of(world, sandbox).restored(dump, roles),
-    ):
-        pass
-    assert list(staging.iterdir()) == []
-    return refused.value
-
-
-def chosen(world: BackupWorld) -> tuple[Manifest, Manifest]:
-    dump, roles = choose_dump(published_backups(world.bench.store), None)
-    assert roles is not None
-    return dump, roles
-
-
-def restore_of(world: BackupWorld, sandbox: Sandbox) -> DumpRestore:
-    return DumpRestore(store=world.bench.store, keys=world.bench.keys, tools=Server({}), sandbox=sandbox)
 
 
 def test_rows_owners_grants_and_settings_come_back(world: BackupWorld, staging: Path):
@@ -231,66 +195,10 @@ def test_a_missing_role_is_told_in_pg_restores_words_with_a_remedy(world: Backup
     assert "globals" in refused.remedy
 
 
-def test_a_row_that_cannot_be_copied_is_told_by_its_place_and_not_by_its_content(stack: TestStack, staging: Path):
-    source = stack.new_source()
-    try:
-        with psycopg.connect(source.superuser_dsn) as connection:
-            connection.execute("CREATE TABLE person (name text)")
-            connection.execute("INSERT INTO person VALUES ('a name\n  that is nobody''s business')")
-            # What a dump may hold and a restoration refuses: a check that was added to rows that break it.
-            connection.execute("ALTER TABLE person ADD CONSTRAINT short CHECK (length(name) < 5) NOT VALID")
-            connection.execute("UPDATE pg_constraint SET convalidated = true WHERE conname = 'short'")
-        with backed_up(stack, source) as world:
-            refused = refusal(world, staging, *chosen(world))
-    finally:
-        drop_database(stack.postgres, source.name)
-    assert 'violates check constraint "short"' in refused.what
-    assert "COPY person, line 1" in refused.what
-    assert "business" not in str(refused)
-
-
 def test_what_a_role_file_says_wrong_ends_the_restoration(world: BackupWorld, staging: Path):
     dump, _ = chosen(world)
     refused = refusal(world, staging, dump, dump)
     assert "psql could not restore the roles" in refused.what
-
-
-def test_an_extension_that_this_machine_lacks_is_named(stack: TestStack, staging: Path):
-    source = stack.new_source()
-    try:
-        with psycopg.connect(source.superuser_dsn) as connection:
-            # As if the source had it: pg_dump reads no more than this row.
-            connection.execute("INSERT INTO pg_extension VALUES (99999, 'lacking', 10, 2200, true, '1.0', NULL, NULL)")
-        with backed_up(stack, source) as world:
-            refused = refusal(world, staging, *chosen(world))
-    finally:
-        drop_database(stack.postgres, source.name)
-    assert 'extension "lacking" is not available' in refused.what
-    assert "install that extension's package" in refused.remedy
-
-
-@pytest.mark.parametrize("name", ["postgres", "evidence"])
-def test_a_database_called_postgres_or_in_a_tablespace_of_its_own_comes_back(
-    stack: TestStack, cluster_template: ClusterTemplate, staging: Path, name: str
-):
-    cluster = cluster_template.copied()
-    try:
-        cluster.add_tablespace("apart")
-        for statement in ("CREATE DATABASE evidence TABLESPACE apart", "CREATE TABLE in_postgres (n int)"):
-            cluster.sql(statement)
-        server = Server({**cluster.server.params, "dbname": name})
-        with backup_world(stack, cluster, stack.new_journal(), stack.new_bucket()) as world:
-            world.back_up(GlobalsSource(server=server))
-            world.back_up(DumpSource(server=server))
-            with (
-                Sandbox(staging) as sandbox,
-                restore_of(world, sandbox).restored(*chosen(world)) as (restored, _),
-                restored.connect(name) as connection,
-            ):
-                tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-                assert tables.fetchall() == ([("in_postgres",)] if name == "postgres" else [])
-    finally:
-        cluster.discard()
 
 
 def test_the_dump_is_chosen_by_when_it_was_exported(world: BackupWorld):
