@@ -18,6 +18,8 @@ from psycopg.conninfo import make_conninfo
 
 from pv_backup.services.artefacts import ArtefactType
 from pv_backup.services.basebackup_source import BasebackupSource
+from pv_backup.services.evidence.document import Evidence
+from pv_backup.services.evidence.signed import SignedDocument
 from pv_backup.services.export_sources import DumpSource, GlobalsSource
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.catalogue import published_backups
@@ -122,6 +124,32 @@ def scene(stack: TestStack, template: ClusterTemplate) -> Iterator[Scene]:
         cluster.discard()
 
 
+@contextmanager
+def damaged(made: Scene, key: str) -> Iterator[None]:
+    """The bucket with a flipped bit near the end of an object."""
+    bucket = made.world.bucket
+    whole = bucket.body(key)
+    bucket.overwrite(key, whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])
+    try:
+        yield
+    finally:
+        bucket.overwrite(key, whole)
+
+
+def damage_page(made: Scene, *, table: str) -> None:
+    """Flip bits in the first page of a table, on the disk of the source while it is down."""
+    cluster = made.world.cluster
+    ((path,),) = evidence_sql(cluster, "SELECT pg_relation_filepath(%s)", table)
+    cluster.postgres.stop()
+    with (cluster.postgres.data_directory / path).open("r+b") as file:
+        # The first line pointer, behind the header of 24 bytes (PostgreSQL 15, 73.6).
+        file.seek(24)
+        pointer = file.read(4)
+        file.seek(24)
+        file.write(bytes(byte ^ 0xFF for byte in pointer))
+    cluster.postgres.start()
+
+
 @dataclass
 class Drill:
     """One run of the DAG, task by task, its XComs in a dictionary.
@@ -200,3 +228,7 @@ def become_drill_worker(monkeypatch: pytest.MonkeyPatch, made: Scene) -> None:
         journal_dsn=made.journal.service_dsn,
         bucket=made.world.bucket.name,
     )
+
+
+def evidence_of(made: Scene) -> Evidence:
+    return Evidence.model_validate(SignedDocument.parse(made.documents()[-1]).evidence)

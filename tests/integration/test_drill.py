@@ -10,11 +10,19 @@ import pytest
 from pv_backup.services.artefacts import manifest_key, wal_object_key
 from pv_backup.services.basebackup_source import BasebackupSource
 from pv_backup.services.errors import FormatRejected, TargetAhead
-from pv_backup.services.evidence.document import Evidence, Result
-from pv_backup.services.evidence.signed import SignedDocument
+from pv_backup.services.evidence.document import Result
 from pv_backup.services.validation import check_backup_id
 from tests.integration.backup_world import DAY
-from tests.integration.drill_world import Drill, Scene, become_drill_worker, drill, evidence_sql, scene
+from tests.integration.drill_world import (
+    Drill,
+    Scene,
+    become_drill_worker,
+    damage_page,
+    damaged,
+    drill,
+    evidence_of,
+    scene,
+)
 from tests.support.clusters import ClusterTemplate
 from tests.support.people import People
 from tests.support.servers import TestStack
@@ -44,24 +52,6 @@ def staging(tmp_path_factory: pytest.TempPathFactory, open_path, monkeypatch):
 def worker(made: Scene, staging, people: People, monkeypatch) -> Scene:
     become_drill_worker(monkeypatch, made)
     return made
-
-
-def evidence_of(made: Scene) -> Evidence:
-    return Evidence.model_validate(SignedDocument.parse(made.documents()[-1]).evidence)
-
-
-def damage_page(made: Scene, *, table: str) -> None:
-    """Flip bits in the first page of a table, on the disk of the source while it is down."""
-    cluster = made.world.cluster
-    ((path,),) = evidence_sql(cluster, "SELECT pg_relation_filepath(%s)", table)
-    cluster.postgres.stop()
-    with (cluster.postgres.data_directory / path).open("r+b") as file:
-        # The first line pointer, behind the header of 24 bytes (PostgreSQL 15, 73.6).
-        file.seek(24)
-        pointer = file.read(4)
-        file.seek(24)
-        file.write(bytes(byte ^ 0xFF for byte in pointer))
-    cluster.postgres.start()
 
 
 def alerts(people: People) -> list[str]:
@@ -166,13 +156,8 @@ class TestFailures:
         return incident
 
     def test_a_damaged_dump(self, worker: Scene, people: People):
-        bucket = worker.world.bucket
-        whole = bucket.body(DUMP)
-        bucket.overwrite(DUMP, whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])
-        try:
+        with damaged(worker, DUMP):
             incident = self.failed(worker, people, leg="logical")
-        finally:
-            bucket.overwrite(DUMP, whole)
 
         assert incident["code"] == "ERR-47-04"
         assert DUMP in incident["reason"]
@@ -257,12 +242,8 @@ class TestFailures:
         assert "initdb is not on this worker" in incident["reason"]
 
     def test_a_failed_drill_stays_failed_when_its_tasks_are_cleared(self, worker: Scene, people: People):
-        bucket, whole = worker.world.bucket, worker.world.bucket.body(DUMP)
-        bucket.overwrite(DUMP, whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])
-        try:
+        with damaged(worker, DUMP):
             run = drill(leg="logical")
-        finally:
-            bucket.overwrite(DUMP, whole)
         documents, incidents = worker.documents(), worker.incidents()
 
         for task_id, needs in (
