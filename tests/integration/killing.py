@@ -73,6 +73,11 @@ def steps_of(path: Path) -> list[str]:
 
 def wal_worker(world: ShippingWorld, journal: JournalDatabase) -> Worker:
     """One that ships WAL."""
+    return worker_of(world, "tests.integration.wal_worker", journal_dsn=journal.service_dsn)
+
+
+def worker_of(world: ShippingWorld, module: str, *, journal_dsn: str) -> Worker:
+    """One that is told where the servers of a world are."""
     stack = world.backup.stack
     servers = Servers(
         endpoint=stack.s3.endpoint,
@@ -81,6 +86,6 @@ def wal_worker(world: ShippingWorld, journal: JournalDatabase) -> Worker:
         bucket=world.bucket.name,
         vault_address=stack.vault.address,
         vault_token=stack.backup_token,
-        journal_dsn=journal.service_dsn,
+        journal_dsn=journal_dsn,
     )
-    return Worker("tests.integration.wal_worker", first_line=servers.as_line())
+    return Worker(module, first_line=servers.as_line())

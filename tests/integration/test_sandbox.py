@@ -21,9 +21,8 @@ from pv_backup.services.export_sources import DumpSource, GlobalsSource
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.sandbox import LIMIT_S, Sandbox
 from pv_backup.services.staging import purge_orphans
-from tests.integration.killing import Worker, steps_of
+from tests.integration.killing import Worker, steps_of, worker_of
 from tests.integration.restore_worker import ANSWERS, PIECE, Order
-from tests.integration.wal_worker import Servers
 from tests.integration.wal_world import WalWorld, wait_until, wal_world
 from tests.support.clusters import ClusterTemplate
 from tests.support.servers import TestStack
@@ -101,17 +100,8 @@ def world(stack: TestStack, cluster_template: ClusterTemplate) -> Iterator[WalWo
 
 @pytest.fixture(scope="module")
 def worker(world: WalWorld) -> Iterator[Worker]:
-    stack = world.backup.stack
-    servers = Servers(
-        endpoint=stack.s3.endpoint,
-        access_key=stack.backup_user.access_key,
-        secret_key=stack.backup_user.secret_key,
-        bucket=world.bucket.name,
-        vault_address=stack.vault.address,
-        vault_token=stack.backup_token,
-        journal_dsn=world.backup.journal.superuser_dsn,
-    )
-    with Worker("tests.integration.restore_worker", first_line=servers.as_line()) as worker:
+    journal_dsn = world.backup.journal.superuser_dsn
+    with worker_of(world, "tests.integration.restore_worker", journal_dsn=journal_dsn) as worker:
         yield worker
 
 
