@@ -10,6 +10,7 @@ import pytest
 from pv_backup.services.evidence.document import Leg, LegReport, Result, Verdict
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.restoration.comparison import compare_legs, compare_row_counts
+from tests.unit.services.manifest_samples import FACTS
 
 pytestmark = [pytest.mark.case("TC-NOM-04"), pytest.mark.case("TC-ERR-07")]
 
@@ -18,26 +19,8 @@ UNTIL = datetime(2026, 3, 29, 3, 30, tzinfo=UTC)
 
 def manifest(**facts: Any) -> Manifest:
     """Of a dump whose tables were counted like that."""
-    return Manifest.model_validate(
-        {
-            "backup_id": "0b9d2f0e-8f43-4c6c-9c3f-6f1f5e0c8a11",
-            "key": "2026/03/backup_20260329.enc",
-            "hash_sha3_256": "00" * 32,
-            "header_tag": "00" * 16,
-            "backup_type": "pg_dump",
-            "size_bytes": 1,
-            "wrapped_dek": "vault:v1:",
-            "k_backup_version": 1,
-            "exported_at": "2026-03-29T01:00:00Z",
-            "finished_at": "2026-03-29T01:10:00Z",
-            "exported_bytes": 1,
-            "export_seconds": 1.0,
-            "server_version": "15.0",
-            "system_identifier": "1",
-            "tool_versions": {},
-        }
-        | facts
-    )
+    dump = {"key": "2026/03/backup_20260329.enc", "backup_type": "pg_dump"}
+    return Manifest.model_validate(FACTS | dump | facts)
 
 
 def report(leg: Leg, **facts: Any) -> LegReport:

@@ -9,24 +9,9 @@ from pydantic import ValidationError
 
 from pv_backup.cli.catalogue import describe
 from pv_backup.services.manifest import Manifest
+from tests.unit.services.manifest_samples import FACTS
 
-COMMON: dict[str, Any] = {
-    "backup_id": "0b9d2f0e-8f43-4c6c-9c3f-6f1f5e0c8a11",
-    "key": "2026/03/basebackup_20260329.enc",
-    "hash_sha3_256": "00" * 32,
-    "header_tag": "00" * 16,
-    "backup_type": "basebackup",
-    "size_bytes": 1,
-    "wrapped_dek": "vault:v1:",
-    "k_backup_version": 1,
-    "exported_at": "2026-03-29T01:00:00Z",
-    "finished_at": "2026-03-29T01:10:00Z",
-    "exported_bytes": 1,
-    "export_seconds": 1.0,
-    "server_version": "15.0",
-    "system_identifier": "1",
-    "tool_versions": {},
-}
+COMMON: dict[str, Any] = FACTS | {"key": "2026/03/basebackup_20260329.enc", "backup_type": "basebackup"}
 POSITIONS: dict[str, Any] = {
     "stopped_at": "2026-03-29T01:05:00Z",
     "timeline": 1,
