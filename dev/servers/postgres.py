@@ -17,8 +17,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from dev import guard
-from dev.ports import require_free
-from dev.processes import Daemon
+from dev.servers.one_port import OnePortServer
 
 BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 SUPERUSER = "postgres"
@@ -41,7 +40,7 @@ SETTINGS = {
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
-class Postgres:
+class Postgres(OnePortServer):
     """One PostgreSQL server with one superuser, :data:`SUPERUSER`, that logs in over TCP with a password.
 
     :param home: directory of this server; made when missing.
@@ -60,44 +59,21 @@ class Postgres:
         wal_segment_mb: int = 16,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        self.home = home
-        self.port = port
+        super().__init__(name="PostgreSQL", home=home, port=port, answers_within_s=60)
         self._password = password
         self._settings = SETTINGS | ({} if durable else UNSAFE_BUT_FAST) | dict(settings or {}) | {"port": str(port)}
         self._durable = durable
         self._wal_segment_mb = wal_segment_mb
         self._data = home / "data"
-        self._daemon = Daemon(name="PostgreSQL", home=home)
 
     def dsn(self, database: str, *, user: str = SUPERUSER, password: str | None = None) -> str:
         """A libpq URI for this server; passwords here are URL-safe by construction (:mod:`dev.credentials`)."""
         return f"postgresql://{user}:{password or self._password}@127.0.0.1:{self.port}/{database}"
 
-    def start(self) -> bool:
-        """Start the server, making its cluster on first use, and wait until it takes connections.
-
-        :returns: False when it was running already.
-        :raises PortTakenError: when another program holds the port.
-        :raises ServerFailedError: when it does not come up; with the end of its log.
-        """
-        if self._daemon.is_running():
-            return False
-        require_free({"PostgreSQL": self.port}, server="PostgreSQL")
-        if not (self._data / "PG_VERSION").exists():
-            self._make_cluster()
-        options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
-        self._daemon.start([BIN_DIR / "postgres", "-D", self._data.resolve(), *options], user=RUN_AS)
-        self._daemon.wait_until(self.answers, timeout_s=60)
-        return True
-
     @property
     def data_directory(self) -> Path:
         """PGDATA."""
         return self._data
-
-    def is_running(self) -> bool:
-        """Whether the server's process lives."""
-        return self._daemon.is_running()
 
     def answers(self) -> bool:
         """Whether a superuser can connect and ask something."""
@@ -133,6 +109,12 @@ class Postgres:
         shutil.rmtree(self.home, ignore_errors=True)
         with contextlib.suppress(OSError):  # not there, or another clone's cluster is in it
             OPEN_BASE.rmdir()
+
+    def _launch(self) -> None:
+        if not (self._data / "PG_VERSION").exists():
+            self._make_cluster()
+        options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
+        self._daemon.start([BIN_DIR / "postgres", "-D", self._data.resolve(), *options], user=RUN_AS)
 
     def _make_cluster(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import redis
 
-from dev.ports import require_free
-from dev.processes import Daemon
+from dev.servers.one_port import OnePortServer
 
 BINARY = Path("/usr/bin/redis-server")
 
 
-class Redis:
+class Redis(OnePortServer):
     """One Redis server that keeps all in memory, behind a password.
 
     :param home: directory of this server; made when missing.
@@ -22,30 +21,9 @@ class Redis:
     """
 
     def __init__(self, *, home: Path, port: int, password: str) -> None:
-        self.home = home
+        super().__init__(name="Redis", home=home, port=port, answers_within_s=30)
         self.url = f"redis://:{password}@127.0.0.1:{port}/0"
-        self._port = port
         self.password = password
-        self._daemon = Daemon(name="Redis", home=home)
-
-    def start(self) -> bool:
-        """Start the server and wait until it answers.
-
-        :returns: False when it was running already.
-        :raises PortTakenError: when another program holds the port.
-        :raises ServerFailedError: when it does not come up; with the end of its log.
-        """
-        if self._daemon.is_running():
-            return False
-        require_free({"Redis": self._port}, server="Redis")
-        self.home.mkdir(parents=True, exist_ok=True)
-        self._daemon.start([BINARY, self._write_config()])
-        self._daemon.wait_until(self.answers, timeout_s=30)
-        return True
-
-    def is_running(self) -> bool:
-        """Whether the server's process lives."""
-        return self._daemon.is_running()
 
     def answers(self) -> bool:
         """Whether it takes our password and a command."""
@@ -59,12 +37,16 @@ class Redis:
         """End the server, and with it every task that no worker has taken."""
         self._daemon.stop()
 
+    def _launch(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._daemon.start([BINARY, self._write_config()])
+
     def _write_config(self) -> Path:
         """By file: the process list shows arguments to everyone."""
         path = self.home / "redis.conf"
         options = {
             "bind": "127.0.0.1",
-            "port": str(self._port),
+            "port": str(self.port),
             "requirepass": self.password,
             "dir": str(self.home),
             "save": '""',
