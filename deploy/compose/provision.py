@@ -117,8 +117,7 @@ def provision_vault(vault: Vault, secrets: Secrets) -> None:
     vault.make_ready()
     keys.ensure_keys_and_tokens(vault, secrets)
     client = vault.client()
-    if f"{KV_MOUNT}/" not in client.sys.list_mounted_secrets_engines()["data"]:
-        client.sys.enable_secrets_engine("kv", path=KV_MOUNT, options={"version": "2"})
+    keys.ensure_kv(client, KV_MOUNT)
     if "approle/" not in client.sys.list_auth_methods()["data"]:
         client.sys.enable_auth_method("approle")
     approle = client.auth.approle

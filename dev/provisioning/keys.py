@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hvac
 import hvac.exceptions
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from dev.credentials import Credentials
 from dev.servers.openbao import MAX_LEASE, OpenBao
@@ -19,6 +20,7 @@ POLICY_FILES = {
     SSE_KEY: ROOT / "dev" / "policies" / "pv-backup-sse.hcl",
 }
 EVIDENCE_KEY = "pv-backup-evidence"
+_NEW_MOUNT_S = 30
 
 
 def ensure_keys_and_tokens(vault: OpenBao, credentials: Credentials) -> None:
@@ -35,6 +37,15 @@ def ensure_keys_and_tokens(vault: OpenBao, credentials: Credentials) -> None:
         client.secrets.transit.create_key(name, key_type="aes256-gcm96")
         client.sys.create_or_update_policy(name, POLICY_FILES[name].read_text())
         _ensure_token(client, token, policy=name)
+
+
+def ensure_kv(client: hvac.Client, mount: str) -> None:
+    """Mount a KV of version 2, and wait until it serves: a new one refuses everything for a moment."""
+    if f"{mount}/" not in client.sys.list_mounted_secrets_engines()["data"]:
+        client.sys.enable_secrets_engine("kv", path=mount, options={"version": "2"})
+    refused = retry_if_exception_type(hvac.exceptions.InvalidRequest)
+    patiently = Retrying(retry=refused, wait=wait_fixed(0.05), stop=stop_after_delay(_NEW_MOUNT_S), reraise=True)
+    patiently(client.secrets.kv.v2.read_configuration, mount_point=mount)
 
 
 def _ensure_token(client: hvac.Client, token: str, *, policy: str) -> None:

@@ -19,6 +19,7 @@ import hvac
 from dev import guard
 from dev.airflow_env import ROOT
 from dev.provisioning.buckets import WATCHDOG, ensure_user, policy_document
+from dev.provisioning.keys import ensure_kv
 from dev.servers.seaweedfs import REGION, AccessKey
 from tests.integration.backup_world import DAY, KEY, backup_world
 from tests.integration.bucket_view import BucketView
@@ -64,7 +65,7 @@ class HostsVault:
         self._root = root
         self._name = f"watchdog-{uuid4()}"
         self.settings = {"VAULT_ADDR": str(root.url), "VAULT_KV_MOUNT": self._name, "VAULT_APPROLE_MOUNT": self._name}
-        root.sys.enable_secrets_engine("kv", path=self._name, options={"version": "2"})
+        ensure_kv(root, self._name)
         root.sys.enable_auth_method("approle", path=self._name)
         root.sys.create_or_update_policy(self._name, POLICY.read_text().replace('"kv/', f'"{self._name}/'))
         root.write_data(f"auth/{self._name}/role/host", data={"token_policies": self._name, "token_ttl": "5m"})

@@ -12,12 +12,12 @@ from uuid import uuid4
 
 import hvac
 import pytest
-from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
+from hvac.exceptions import Forbidden, InvalidPath
 
 from dev.provider_schemas.excerpt import TERRAFORM
+from dev.provisioning.keys import ensure_kv
 from dev.servers.openbao import BINARY
 from tests.infrastructure.terraform.configuration import Configuration, literal, plain
-from tests.integration.wal_world import wait_until
 from tests.support.pages import paste
 from tests.support.servers import TestStack
 
@@ -70,8 +70,7 @@ def client(stack: TestStack) -> Callable[[str], hvac.Client]:
         return hvac.Client(url=stack.vault.address, namespace=namespace, token=token)
 
     root = of(stack.vault.root_token)
-    root.sys.enable_secrets_engine("kv", path="kv", options={"version": "2"})
-    wait_until(lambda: answers(root), meaning="the new mount answers")
+    ensure_kv(root, "kv")
     return of
 
 
@@ -95,15 +94,6 @@ def token(stack: TestStack, root: hvac.Client) -> str:
         "VAULT_TOKEN": root.token,
     }
     return paste("\n".join(f"bao {line}" for line in lines), shell).split()[-1]
-
-
-def answers(root: hvac.Client) -> bool:
-    """A new mount refuses everything for a moment."""
-    try:
-        root.secrets.kv.v2.delete_metadata_and_all_versions(SECRET, mount_point="kv")
-    except InvalidRequest:
-        return False
-    return True
 
 
 def lives(client: Callable[[str], hvac.Client], token: str) -> None:
