@@ -20,7 +20,7 @@ from tests.integration.watch_world import WatchWorld, another_triggerers, fired,
 pytestmark = pytest.mark.case("TC-NOM-05")
 
 WAIT_S = 1
-SLACK_S = 5  # of a busy machine
+SLACK_S = 20  # of a busy machine: the first clients of boto3 alone have taken 5
 
 
 @pytest.fixture
