@@ -50,6 +50,7 @@ ENV AIRFLOW_HOME=/opt/airflow \
 COPY --from=packages /opt/venv /opt/venv
 # Without one Airflow would write its own, into a directory that is read-only here.
 COPY deploy/airflow.cfg /opt/airflow/airflow.cfg
+COPY deploy/pg_receivewal.sh /opt/airflow/deploy/pg_receivewal.sh
 COPY deploy/pg_receivewal_check.sh /opt/airflow/deploy/pg_receivewal_check.sh
 COPY include /opt/airflow/include
 COPY plugins /opt/airflow/plugins

@@ -57,6 +57,7 @@ class ReceiveWal:
         self.home.mkdir(parents=True, exist_ok=True)
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._create_slot()
+        self._remove_cut_segments()
         command: list[str | Path] = [BIN_DIR / "pg_receivewal", "--directory", self.directory, "--slot", SLOT]
         # Without --synchronous it flushes, and reports, finished segments only, up to 10 s late: the slot would hold
         # back as much WAL on the server, and a crash here would lose the open segment's commits.
@@ -79,6 +80,12 @@ class ReceiveWal:
         """One that pg_receivewal makes (`--create-slot`) keeps WAL from its first connection on; this one at once."""
         if not self._ask(f"READ_REPLICATION_SLOT {SLOT}").startswith("physical"):
             self._ask(f"CREATE_REPLICATION_SLOT {SLOT} PHYSICAL (RESERVE_WAL)")
+
+    def _remove_cut_segments(self) -> None:
+        """Begin a segment anew that was killed while it was filled with zeros; pg_receivewal would refuse it."""
+        for segment in self.directory.glob("*.partial"):
+            if not segment.read_bytes().strip(b"\0"):
+                segment.unlink()
 
     def _ask(self, command: str) -> str:
         done = subprocess.run(

@@ -14,12 +14,14 @@ from typing import Final
 from uuid import uuid4
 
 import psutil
+import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from dev.airflow_env import ROOT
 from dev.servers.receivewal import SLOT
 from tests.infrastructure.ansible.watchdog_world import HostsVault
+from tests.integration.wal_world import wait_until
 from tests.support.clusters import SourceCluster
 
 ROLE: Final = ROOT / "ansible" / "roles" / "postgresql_backup"
@@ -93,6 +95,13 @@ class SourceOfWal:
                    JOIN pg_stat_replication ON pid = active_pid WHERE slot_name = %s"""
         return self.cluster.sql(query, SLOT) == [("pv_backup", _USER, "streaming")]
 
+    def is_left_alone(self) -> bool:
+        """Whether it knows of no receiver, be it because it is down; a killed one is seen to be gone a little later."""
+        try:
+            return self.cluster.sql("SELECT FROM pg_replication_slots WHERE active") == []
+        except psycopg.OperationalError:
+            return True
+
 
 @dataclass
 class Host:
@@ -162,12 +171,25 @@ class Host:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            wait_until(self.source.is_left_alone, meaning="forgot the receiver that ended")
 
     def refused(self) -> Run:
         """Run it to its end, which must be a failure."""
         with self.running() as run:
             assert run.end() != 0, run.said
         return run
+
+    def segment_that_was_begun(self) -> Path:
+        """Receive until there is WAL in an unfinished segment, and be killed."""
+
+        def begun() -> list[Path]:
+            return [path for path in self.wal_directory.glob("*.partial") if path.read_bytes().strip(b"\0")]
+
+        with self.running():
+            wait_until(self.source.streams, meaning="streamed")
+            self.source.cluster.write(0.1)
+            (segment,) = wait_until(begun, meaning="wrote into a segment")
+        return Path(segment)
 
     def received(self) -> list[str]:
         """The finished segments."""

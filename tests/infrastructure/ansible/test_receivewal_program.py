@@ -64,6 +64,28 @@ def test_wal_arrives_in_files_that_nobody_else_may_read_and_the_slot_keeps_what_
     assert {path.stat().st_mode & 0o077 for path in host.wal_directory.iterdir()} == {0}
 
 
+def test_a_segment_that_was_cut_short_before_any_wal_was_in_it_is_begun_anew(host: Host):
+    """pg_receivewal fills it with zeros first; a power cut or a full disk leaves it shorter, and it would refuse that."""
+    opened = host.segment_that_was_begun()
+    opened.write_bytes(bytes(8192))
+
+    with host.running() as run:
+        streaming(host, run)
+        host.source.cluster.write(0.2)
+        host.source.cluster.switch_wal()
+        wait_until(lambda: opened.stem in host.received(), meaning=f"received {opened.stem}")
+
+    assert f"removing {opened}, which holds nothing but zeros" in run.said
+
+
+def test_a_segment_that_was_cut_short_with_wal_in_it_is_left_to_people(host: Host):
+    opened = host.segment_that_was_begun()
+    opened.write_bytes(opened.read_bytes()[:8192])
+
+    assert f'file "{opened.name}" has 8192 bytes, should be 0 or 1048576' in host.refused().said
+    assert opened.exists()
+
+
 def test_a_new_slot_reserves_wal_at_once(host: Host):
     # Without its directory pg_receivewal does not stream: the slot has what it was made with.
     host.wal_directory.rmdir()

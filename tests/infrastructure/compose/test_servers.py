@@ -188,7 +188,11 @@ def test_pg_receivewal_streams_into_the_wal_workers_volume(machine: Machine) -> 
         check = machine.check("receivewal")
         assert check.returncode != 0
         assert "slot pv_backup stands at" in check.stderr
+        (segment,) = volume.glob("*.partial")
+        cut_short = segment.with_name("0000000100000000000000FF.partial")
+        cut_short.write_bytes(bytes(8192))
         machine.start("receivewal")  # and caught up
+    assert list(volume.glob("*.partial")) == [segment]
 
     machine.daemons["receivewal"].stop()
     with psycopg.connect(**receiver(machine), replication="yes", autocommit=True) as replication:
