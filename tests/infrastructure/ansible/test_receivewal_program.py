@@ -65,7 +65,7 @@ def test_wal_arrives_in_files_that_nobody_else_may_read_and_the_slot_keeps_what_
 
 
 def test_a_segment_that_was_cut_short_before_any_wal_was_in_it_is_begun_anew(host: Host):
-    """pg_receivewal fills it with zeros first; a power cut or a full disk leaves it shorter, and it would refuse that."""
+    """pg_receivewal fills it with zeros first; cut short there, by a power cut or a full disk, it would be refused."""
     opened = host.segment_that_was_begun()
     opened.write_bytes(bytes(8192))
 
