@@ -17,7 +17,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from dev import guard
-from dev.servers.one_port import OnePortServer
+from dev.servers.loopback import LoopbackServer
 
 BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 SUPERUSER = "postgres"
@@ -40,7 +40,7 @@ SETTINGS = {
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
-class Postgres(OnePortServer):
+class Postgres(LoopbackServer):
     """One PostgreSQL server with one superuser, :data:`SUPERUSER`, that logs in over TCP with a password.
 
     :param home: directory of this server; made when missing.
@@ -59,7 +59,8 @@ class Postgres(OnePortServer):
         wal_segment_mb: int = 16,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(name="PostgreSQL", home=home, port=port, answers_within_s=60)
+        super().__init__(name="PostgreSQL", home=home, ports={"PostgreSQL": port}, answers_within_s=60)
+        self.port = port
         self._password = password
         self._settings = SETTINGS | ({} if durable else UNSAFE_BUT_FAST) | dict(settings or {}) | {"port": str(port)}
         self._durable = durable

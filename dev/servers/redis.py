@@ -7,12 +7,12 @@ from pathlib import Path
 
 import redis
 
-from dev.servers.one_port import OnePortServer
+from dev.servers.loopback import LoopbackServer
 
 BINARY = Path("/usr/bin/redis-server")
 
 
-class Redis(OnePortServer):
+class Redis(LoopbackServer):
     """One Redis server that keeps all in memory, behind a password.
 
     :param home: directory of this server; made when missing.
@@ -21,7 +21,8 @@ class Redis(OnePortServer):
     """
 
     def __init__(self, *, home: Path, port: int, password: str) -> None:
-        super().__init__(name="Redis", home=home, port=port, answers_within_s=30)
+        super().__init__(name="Redis", home=home, ports={"Redis": port}, answers_within_s=30)
+        self._port = port
         self.url = f"redis://:{password}@127.0.0.1:{port}/0"
         self.password = password
 
@@ -46,7 +47,7 @@ class Redis(OnePortServer):
         path = self.home / "redis.conf"
         options = {
             "bind": "127.0.0.1",
-            "port": str(self.port),
+            "port": str(self._port),
             "requirepass": self.password,
             "dir": str(self.home),
             "save": '""',

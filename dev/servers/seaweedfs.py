@@ -20,8 +20,7 @@ import botocore.exceptions
 import requests
 
 from dev import guard
-from dev.ports import require_free
-from dev.processes import Daemon
+from dev.servers.loopback import LoopbackServer
 
 BINARY = Path(sysconfig.get_path("scripts")) / "weed"
 _ENVIRONMENT = {
@@ -60,7 +59,7 @@ class KmsProvider:
     token: str
 
 
-class SeaweedFs:
+class SeaweedFs(LoopbackServer):
     """One SeaweedFS server with one administrator.
 
     :param home: directory of this server; made when missing.
@@ -68,12 +67,11 @@ class SeaweedFs:
     """
 
     def __init__(self, *, home: Path, ports: dict[str, int], admin: AccessKey, kms: KmsProvider) -> None:
-        self.home = home
+        named = {name: ports[name] for name in PORT_NAMES}
+        super().__init__(name="SeaweedFS", home=home, ports=named, answers_within_s=90)
         self.endpoint = f"http://127.0.0.1:{ports['s3.port']}"
         self.admin = admin
-        self._ports = {name: ports[name] for name in PORT_NAMES}
         self._kms = kms
-        self._daemon = Daemon(name="SeaweedFS", home=home)
 
     def client(self, key: AccessKey | None = None, *, service: str = "s3") -> Any:
         """A boto3 client of this server (services: s3, iam), as the administrator or with another key."""
@@ -88,26 +86,6 @@ class SeaweedFs:
                 s3={"addressing_style": "path"}, retries={"max_attempts": 0}, connect_timeout=2, read_timeout=60
             ),
         )
-
-    def start(self) -> bool:
-        """Start the server and wait until it both lists buckets and hands out room for a write.
-
-        :returns: False when it was running already.
-        :raises PortTakenError: when another program holds a port.
-        :raises ServerFailedError: when it does not come up; with the end of its log.
-        """
-        if self._daemon.is_running():
-            return False
-        require_free(self._ports, server="SeaweedFS")
-        for socket in self._stray_sockets():
-            guard.watch_path(socket)
-        self._daemon.start(self._command(), env=_ENVIRONMENT)
-        self._daemon.wait_until(self.answers, timeout_s=90)
-        return True
-
-    def is_running(self) -> bool:
-        """Whether the server's process lives."""
-        return self._daemon.is_running()
 
     def answers(self) -> bool:
         """Whether buckets can be listed and the master can place a new object (it answers earlier than it can)."""
@@ -131,6 +109,11 @@ class SeaweedFs:
         """End the server as a power cut would."""
         self._daemon.stop(how=signal.SIGKILL)
         self._remove_stray_sockets()
+
+    def _launch(self) -> None:
+        for socket in self._stray_sockets():
+            guard.watch_path(socket)
+        self._daemon.start(self._command(), env=_ENVIRONMENT)
 
     def _stray_sockets(self) -> list[Path]:
         return [Path("/tmp", name.format(self._ports[port])) for port, name in _STRAY_SOCKETS.items()]
