@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.break_glass_world import Left, what_is_left
 from tests.integration.contract_world import Restored
 from tests.integration.vault_world import Connect, Engine, hook_maker, own_engine
 from tests.integration.wal_world import RecordedWal, record
@@ -86,6 +87,15 @@ def foreign(cluster_template: ClusterTemplate, tmp_path_factory: pytest.TempPath
         return record(cluster, tmp_path_factory.mktemp("foreign"))
     finally:
         cluster.discard()
+
+
+@pytest.fixture(scope="module")
+def left(
+    stack: TestStack, cluster_template: ClusterTemplate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Left]:
+    """Bucket and key, after the loss of all else; 4 s."""
+    with what_is_left(stack, cluster_template, tmp_path_factory) as left:
+        yield left
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,11 @@ from psycopg import sql
 
 from dev.provisioning.databases import drop_database
 from tests.integration.backup_world import KEY
-from tests.integration.break_glass_world import BASE, DAMAGED, FAILED, OK, Left, what_is_left
+from tests.integration.break_glass_world import BASE, DAMAGED, FAILED, OK, Left
 from tests.integration.wal_world import wait_until
 from tests.support.servers import TestStack
 
 pytestmark = [pytest.mark.case("TC-NOM-04")]
-
-
-@pytest.fixture(scope="module")
-def left(stack, cluster_template, tmp_path_factory) -> Iterator[Left]:
-    with what_is_left(stack, cluster_template, tmp_path_factory) as left:
-        yield left
 
 
 @pytest.fixture

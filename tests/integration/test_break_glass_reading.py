@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime
 from uuid import uuid4
 
@@ -13,15 +12,9 @@ import pytest
 
 from pv_backup.services.artefacts import wal_object_key
 from tests.integration.backup_world import KEY
-from tests.integration.break_glass_world import BASE, DAMAGED, OK, SEGMENTS, Left, what_is_left
+from tests.integration.break_glass_world import BASE, DAMAGED, OK, SEGMENTS, Left
 
 pytestmark = [pytest.mark.case("TC-NOM-04")]
-
-
-@pytest.fixture(scope="module")
-def left(stack, cluster_template, tmp_path_factory) -> Iterator[Left]:
-    with what_is_left(stack, cluster_template, tmp_path_factory) as left:
-        yield left
 
 
 def test_airflow_is_not_there(left: Left):

@@ -14,16 +14,10 @@ import pytest
 from dev.servers.postgres import BIN_DIR, RUN_AS
 from pv_backup.cli.starting import start_server
 from pv_backup.services.postgres import Server
-from tests.integration.break_glass_world import FAILED, OF_THE_SOURCE, OK, SEGMENTS, SUPERUSER, Left, what_is_left
+from tests.integration.break_glass_world import FAILED, OF_THE_SOURCE, OK, SEGMENTS, SUPERUSER, Left
 from tests.support.clusters import open_directory
 
 pytestmark = [pytest.mark.case("TC-NOM-04")]
-
-
-@pytest.fixture(scope="module")
-def left(stack, cluster_template, tmp_path_factory) -> Iterator[Left]:
-    with what_is_left(stack, cluster_template, tmp_path_factory) as left:
-        yield left
 
 
 @pytest.fixture
