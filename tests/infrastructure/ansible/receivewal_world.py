@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -105,12 +106,16 @@ class SourceOfWal:
 
 @dataclass
 class Host:
-    """Where the program runs, with the directories that systemd would make."""
+    """Where the program runs, with the directories that systemd would make.
+
+    :ivar path: where it finds its tools.
+    """
 
     home: Path
     vault: HostsVault
     source: SourceOfWal
     address: str = ""
+    path: str = os.environ["PATH"]
 
     def __post_init__(self) -> None:
         self.address = self.vault.settings["VAULT_ADDR"]
@@ -150,11 +155,25 @@ class Host:
         for name, value in {"role_id": role_id, "secret_id": secret_id}.items():
             (self.credentials / name).write_text(f"{value}\n")
 
+    def record(self, *tools: str) -> Path:
+        """From now on each of these tools writes its arguments down, a line each, before it does its work.
+
+        They are over in milliseconds: who looks at the process list may miss them.
+        """
+        recorded, recorders = self.home / "recorded", self.home / "recorders"
+        recorders.mkdir()
+        for tool in tools:
+            recorder = recorders / tool
+            recorder.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >>"{recorded}"\nexec {shutil.which(tool)} "$@"\n')
+            recorder.chmod(0o755)
+        self.path = f"{recorders}:{self.path}"
+        return recorded
+
     @contextmanager
     def running(self) -> Iterator[Run]:
         """Start it as the unit does: with these variables and no other."""
         environment = {
-            "PATH": os.environ["PATH"],
+            "PATH": self.path,
             **self.vault.settings,
             "VAULT_ADDR": self.address,
             "WAL_DIRECTORY": str(self.wal_directory),

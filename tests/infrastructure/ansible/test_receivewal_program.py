@@ -99,16 +99,20 @@ def test_a_new_slot_reserves_wal_at_once(host: Host):
 
 def test_no_secret_is_on_the_process_list_in_the_log_or_left_behind(host: Host):
     halves = [path.read_text().strip() for path in host.credentials.iterdir()]
+    recorded = host.record("curl", "jq")
     with host.running() as run:
         streaming(host, run)
+        run.look()
         # How it knows the password: by one file, in the directory that goes with the unit.
         assert list(host.runtime_directory.iterdir()) == [host.service_file]
         assert host.source.password in host.service_file.read_text()
         assert host.service_file.stat().st_mode & 0o777 == 0o600
 
-    assert any("/login" in argument for argument in run.seen), "curl was never seen"
-    for secret in (host.source.password, *halves):
-        assert not [argument for argument in run.seen if secret in argument]
+    arguments = [*recorded.read_text().splitlines(), *run.seen]
+    for expected in ("--arg", f"{host.address}/v1/auth/{host.mount}/login", "--slot"):
+        assert expected in arguments
+    for secret in (host.source.password, "X-Vault-Token", *halves):
+        assert not [argument for argument in arguments if secret in argument]
         assert secret not in run.said
 
 
