@@ -26,6 +26,8 @@ OF_BAD: dict[str, Exception] = {
     "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     "quota": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
     "broken": OSError(errno.EIO, os.strerror(errno.EIO)),
+    "no thread": RuntimeError("can't start new thread"),
+    "no memory": MemoryError(),
 }
 
 
@@ -75,7 +77,14 @@ def test_a_damaged_file_that_nobody_asks_for_ends_nothing(feed, tmp_path: Path):
 @pytest.mark.parametrize("early", [True, False], ids=["fetched ahead", "fetched when asked for"])
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [("damaged", ReadBackMismatch), ("full", StagingFull), ("quota", StagingFull), ("broken", RestoreFailed)],
+    [
+        ("damaged", ReadBackMismatch),
+        ("full", StagingFull),
+        ("quota", StagingFull),
+        ("broken", RestoreFailed),
+        ("no thread", RestoreFailed),
+        ("no memory", RestoreFailed),
+    ],
 )
 def test_asked_for_it_ends_recovery_and_is_named(feed, tmp_path: Path, kind: str, error: type[Exception], early: bool):
     with feed(kind) as served:
@@ -84,4 +93,29 @@ def test_asked_for_it_ends_recovery_and_is_named(feed, tmp_path: Path, kind: str
         assert ask(served, "BAD", tmp_path / "out") == 255
         assert type(served.failure) is error
         assert "BAD" in served.failure.what
-        assert ask(served, "SOUND", tmp_path / "out") == 0
+        assert ask(served, "ABSENT", tmp_path / "out") == 255, "that would be the end of the WAL"
+
+
+def test_an_answer_that_cannot_be_written_ends_recovery_and_is_named(feed, tmp_path: Path):
+    with feed("damaged") as served:
+        (tmp_path / "wal" / "ABSENT.absent").symlink_to(tmp_path / "nowhere" / "at all")
+        assert ask(served, "ABSENT", tmp_path / "out") == 255
+        assert type(served.failure) is RestoreFailed
+        assert "ABSENT.absent could not be written" in served.failure.what
+
+
+def test_a_defect_of_ours_ends_recovery_and_is_named(feed, tmp_path: Path, monkeypatch):
+    def fail(self: WalFeed, name: str) -> None:
+        raise KeyError(name)
+
+    monkeypatch.setattr(WalFeed, "_ask", fail)
+    with feed("damaged") as served:
+        assert ask(served, "SOUND", tmp_path / "out") == 255
+        assert type(served.failure) is RestoreFailed
+        assert "KeyError: 'SOUND'" in served.failure.what
+
+
+def test_nobody_waits_for_a_feed_that_is_over(feed, tmp_path: Path):
+    with feed("damaged") as served:
+        pass
+    assert ask(served, "SOUND", tmp_path / "out") == 255

@@ -11,13 +11,13 @@ import logging
 import os
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pv_backup.services.errors import PvBackupError
+from pv_backup.services.errors import PvBackupError, RestoreFailed
 from pv_backup.services.progress import Progress
 from pv_backup.services.restoration.tools import Place
 from pv_backup.services.restoration.wal_archive import WalArchive
@@ -36,8 +36,9 @@ class WalFeed:
     """A directory that recovery finds its files in, kept a few files ahead of it; a context.
 
     A file that is damaged ends recovery when it is asked for, and not before: the target may be reached without it.
-    The command answers with a status that PostgreSQL takes for fatal, and :attr:`failure` tells which file and why. So
-    does a full disk, and our own end.
+    Then we serve no more, and the command answers with a status that PostgreSQL takes for fatal; :attr:`failure` tells
+    which file and why. It is the same with a full disk, with a defect of ours, and with our own end: recovery never
+    waits for somebody who is not there.
 
     :param files: all that recovery may read, in its order; whatever else it asks for is answered as absent.
     :param directory: private, and open to the user that the server runs as.
@@ -57,9 +58,7 @@ class WalFeed:
         self._notes = directory / "asked"
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="wal-feed")
         self._fetched: dict[str, Future[None]] = {}
-        self._asked: set[str] = set()
-        self._failures: dict[str, PvBackupError] = {}
-        self._deciding = threading.Lock()
+        self._awaited: Future[None] | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="wal-feed", daemon=True)
         self.failure: PvBackupError | None = None
@@ -76,31 +75,50 @@ class WalFeed:
     def restore_command(self) -> str:
         """The server's `restore_command` (PostgreSQL 15, section 26.3.5): 1 for an absent file, 255 to give up."""
         here = shlex.quote(str(self._directory)).replace("%", "%%")
+        # The thread's own life is the sign that somebody serves: a mark in a file can fail to be written.
+        alive = f"/proc/{os.getpid()}/task/{self._thread.native_id}"
         # Taken for the end of the WAL, a failure of ours or of the disk would end in a promotion short of the target.
         return (
             f'echo "%f" >> {here}/asked || exit 255; '
             f'while [ ! -e {here}/"%f" ]; do '
-            f'[ -e {here}/"%f".absent ] && exit 1; [ -e {here}/"%f".failed ] && exit 255; '
-            f"[ -e {here}/asked ] && [ -e /proc/{os.getpid()} ] || exit 255; sleep {_LOOK_EVERY_S}; "
+            f'[ -e {here}/"%f".absent ] && exit 1; [ -e {alive} ] || exit 255; sleep {_LOOK_EVERY_S}; '
             f'done; cp {here}/"%f" "%p" || exit 255'
         )
 
     def _serve(self) -> None:
+        """Serve until we are closed or fail; by the time this thread has ended, :attr:`failure` is there."""
+        try:
+            for name in self._asked():
+                self._ask(name)
+        except PvBackupError as error:
+            self.failure = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, recovery must not wait for us
+            self.failure = _unforeseen("the WAL could not be served", error)
+        if self.failure is not None:
+            log.error("recovery cannot go on: %s", self.failure)
+
+    def _asked(self) -> Iterator[str]:
+        """The names as recovery asks for them.
+
+        :raises Exception: that of the fetch of the last one, if it failed.
+        """
         read = 0
         while not self._closed.wait(_LOOK_EVERY_S):
+            if self._awaited is not None and self._awaited.done():
+                self._awaited.result()
             if not self._notes.exists():
                 continue
             with self._notes.open() as notes:
                 notes.seek(read)
                 asked = [line for line in notes if line.endswith("\n")]
             read += sum(map(len, asked))
-            for name in asked:
-                self._ask(name.strip())
+            yield from (name.strip() for name in asked)
 
     def _ask(self, name: str) -> None:
         place = self._places.get(name)
         if place is None:
-            (self._directory / f"{name}.absent").touch()
+            with writing(f"{name}.absent", self._place):
+                (self._directory / f"{name}.absent").touch()
             return
         self._served = max(self._served, place + 1)
         self.progress.read_bytes = self._served * self._segment_bytes
@@ -108,14 +126,11 @@ class WalFeed:
         for other in list(self._fetched):
             if other not in wanted and self._fetched[other].done():
                 del self._fetched[other]
-                self._failures.pop(other, None)
                 (self._directory / other).unlink(missing_ok=True)
         for other in wanted:
             if other not in self._fetched:
                 self._fetched[other] = self._pool.submit(self._fetch, other)
-        with self._deciding:
-            self._asked.add(name)
-            self._give_up(name)
+        self._awaited = self._fetched[name]
 
     def prefetch(self) -> None:
         """Have the first files ready before recovery asks for them."""
@@ -128,16 +143,9 @@ class WalFeed:
                 self._archive.fetch(name, self._directory / name)
         except PvBackupError as error:
             log.warning("%s can't be had, should recovery ask for it: %s", name, error)
-            with self._deciding:
-                self._failures[name] = error
-                self._give_up(name)
-
-    def _give_up(self, name: str) -> None:
-        """Let recovery end if it asked for a file that failed; by the time it ends, :attr:`failure` is there."""
-        if name in self._asked and (error := self._failures.get(name)):
-            self.failure = self.failure or error
-            log.error("recovery cannot go on without %s", name)
-            (self._directory / f"{name}.failed").touch()
+            raise
+        except Exception as error:
+            raise _unforeseen(f"{name} could not be fetched", error) from error
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -147,3 +155,12 @@ class WalFeed:
         self._closed.set()
         self._thread.join()
         self._pool.shutdown(cancel_futures=True)
+
+
+def _unforeseen(what: str, error: Exception) -> RestoreFailed:
+    log.error("%s", what, exc_info=error)
+    return RestoreFailed(
+        f"{what}: {type(error).__name__}: {error}",
+        remedy="if this machine lacks memory or threads, give it more and restore again; else report this with the "
+        "log: it was not foreseen",
+    )
