@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-import psutil
 import psycopg
 import pytest
 
@@ -14,6 +13,7 @@ from pv_backup.services.export_sources import DumpSource
 from pv_backup.services.exporting import ArtefactExport
 from pv_backup.services.manifest import stored_header
 from tests.integration.backup_world import KEY, MEBIBYTE, backup_world
+from tests.support.processes import children_named
 
 
 @pytest.fixture
@@ -23,8 +23,7 @@ def world(stack, source_db, journal_db, bucket):
 
 
 def kill_pg_dump():
-    children = psutil.Process().children(recursive=True)
-    (tool,) = [child for child in children if child.name() == "pg_dump"]
+    (tool,) = children_named("pg_dump", recursive=True)
     tool.kill()
 
 
@@ -45,7 +44,7 @@ def test_a_pg_dump_killed_after_parts_were_stored_leaves_no_open_upload(world):
     open_before = []
 
     def kill_once_a_part_is_on_its_way():
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not open_before and time.monotonic() < deadline:
             open_before.extend(world.bucket.open_uploads())
         kill_pg_dump()
@@ -94,7 +93,7 @@ def test_a_stopped_task_ends_its_tool_and_leaves_nothing(world):
     with keeper, pytest.raises((TaskStopped, ExportFailed)):
         export.run()
     assert world.bucket.is_untouched()
-    assert not [child for child in psutil.Process().children() if child.name() == "pg_dump"]
+    assert children_named("pg_dump") == []
 
 
 @pytest.mark.case("TC-ERR-02", "TC-INV-03")
@@ -105,7 +104,7 @@ def test_a_sealed_vault_stops_the_export_before_it_starts(world):
     began = time.monotonic()
     with pytest.raises(FailClosedError, match="sealed") as caught:
         world.export(attempt, source)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert caught.value.code == "ERR-47-02"
     assert not source.started
     world.stack.vault.unseal()
@@ -120,7 +119,7 @@ def test_an_unreachable_vault_stops_the_export_before_it_starts(world):
     began = time.monotonic()
     with pytest.raises(FailClosedError, match="Vault is unreachable"):
         world.export(attempt, source)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert not source.started
     world.stack.vault.start()
     assert world.bucket.is_untouched()
