@@ -67,8 +67,11 @@ def test_a_backup_that_appears_while_it_waits_is_seen(world):
         world.put_manifest()
 
     publisher = threading.Thread(target=publish)
+    deferred = world.deferred(60)
+    began = time.monotonic()
     publisher.start()
-    seconds = world.watch(60)
+    world.resume(deferred, {"event": fired(another_triggerers(deferred.trigger))})
+    seconds = time.monotonic() - began
     publisher.join()
     assert 2 <= seconds < 2 + SLACK_S
 
@@ -96,7 +99,7 @@ def test_an_s3_that_comes_back_within_the_wait_is_asked_again(world):
     world.put_object()
     world.put_manifest()
     world.stack.s3.kill()
-    deferred = world.deferred(60)
+    deferred = world.deferred(240)
     back = threading.Timer(1, world.stack.s3.start)
     back.start()
     world.resume(deferred, {"event": fired(another_triggerers(deferred.trigger))})
@@ -127,7 +130,7 @@ def test_a_network_that_swallows_everything_does_not_hold_the_alert(world, stack
 
 
 def test_a_restarted_triggerer_keeps_the_deadline(world):
-    trigger = world.deferred(3).trigger
+    trigger = world.deferred(8).trigger
     deadline = datetime.fromisoformat(trigger.serialize()[1]["deadline"])
 
     async def killed_half_way() -> None:
