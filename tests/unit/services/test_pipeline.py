@@ -109,7 +109,7 @@ def test_a_sink_that_fails_ends_the_thread_beside_it():
         run(endless(), sink=Full())
     for thread in threading.enumerate():
         if thread.name == "compression":
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
 
 

