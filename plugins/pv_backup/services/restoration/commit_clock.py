@@ -40,6 +40,7 @@ class WalCommitClock:
         :raises IntegrityError: naming the object, if one is damaged.
         """
         with writing("WAL", self._place), TemporaryDirectory(prefix="commits-", dir=self._staging) as folder:
+            # A long load may have made hundreds of segments without a commit: two of them lie there at a time.
             following: SegmentName | None = None
             for segment in reversed(segments):
                 self._archive.fetch(str(segment), Path(folder, str(segment)))
@@ -47,6 +48,8 @@ class WalCommitClock:
                 both = [segment, following] if following and following.timeline == segment.timeline else [segment]
                 if times := self._ends(Path(folder), both):
                     return max(times)
+                if following:
+                    Path(folder, str(following)).unlink()
                 following = segment
         return None
 
