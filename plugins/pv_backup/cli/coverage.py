@@ -49,6 +49,11 @@ class WalCovered:
             last = found.last_commit.isoformat() if found.last_commit else "not known" if self.timeless else "none"
             lines.append(f"  from {found.base.manifest.key}, stopped at {found.base.stopped_at.isoformat()}")
             lines.append(f"    to {reached}, {len(found.segments)} segments; last commit {last}")
+            if found.timeline < found.newest:
+                lines.append(
+                    f"    ABANDONED: timeline {found.newest} does not lead on from it; "
+                    "`restore` takes one from which it does, or this one by --base"
+                )
             lines += [f"    MISSING {hole}: recovery ends in front of it" for hole in found.holes[:1]]
             lines += [f"    missing {hole}" for hole in found.holes[1:]]
         return "\n".join([*lines, *([f"  no time of a last commit: {self.timeless}"] if self.timeless else [])])
@@ -68,6 +73,7 @@ class WalCovered:
                     "to_lsn": found.reached,
                     "to_time": found.last_commit.isoformat() if found.last_commit else None,
                     "timeline": found.timeline,
+                    "newest_timeline": found.newest,
                     "segments": len(found.segments),
                     "holes": [
                         {"first": str(hole.first), "last": str(hole.last), "before": str(hole.before)}

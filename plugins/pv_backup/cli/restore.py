@@ -28,9 +28,13 @@ with --start answering queries.
      or to a moment                python -m pv_backup restore /srv/pg --target-time 2026-11-22T03:15:00+01:00 --start
   3. ask it something              the psql command that is printed at the end
 
-The newest base backup before the target is verified, unpacked and checked by pg_verifybackup; then PostgreSQL
-recovers with the WAL from the bucket, each file verified before it is read. A target that the bucket does not lead
-to is refused, naming what is missing, before anything is written.
+The newest base backup before the target that leads to the newest timeline is verified, unpacked and checked by
+pg_verifybackup; then PostgreSQL recovers with the WAL from the bucket, each file verified before it is read. A target
+that the bucket does not lead to is refused, naming what is missing, before anything is written.
+
+Is that base backup damaged? --base takes another one, such as the one before it, with all the WAL since:
+  python -m pv_backup restore /srv/pg2 --latest --base 2026/11/basebackup_20261115.enc
+So it does with one whose timeline was abandoned (`list` says which), if the history that it leads to is wanted.
 
 Run it as root or as the user that PostgreSQL will run as, on a machine with Debian's postgresql-15 and room for the
 cluster. Interrupted or failed, it can be run again: into another directory, or this one emptied.
@@ -58,6 +62,12 @@ def add_commands(commands: Commands) -> None:
     target.add_argument("--target-time", metavar="TIME", help="with a zone, such as 2026-11-22T03:15:00+01:00")
     target.add_argument("--target-lsn", metavar="LSN", help="such as 16/B374D848")
     target.add_argument("--target-name", metavar="NAME", help="of a restore point (pg_create_restore_point)")
+    restore.add_argument(
+        "--base",
+        metavar="KEY",
+        help="the base backup to begin with, by its key as `list` prints it (default: the newest that leads to the "
+        "target on the newest timeline)",
+    )
     restore.add_argument("--start", action="store_true", help="leave a server running on the directory")
     restore.add_argument(
         "--port", type=_port, help="with --start: listen on 127.0.0.1 too, where the cluster's passwords count"
@@ -74,7 +84,13 @@ def _restore(options: argparse.Namespace, settings: Settings, store: ObjectStore
     # Its steps are told as they come: an hour of silence at 04:10 helps nobody.
     logging.getLogger("pv_backup").setLevel(logging.INFO)
     tools, directory = Server({}, settings.pg_bin_dir), options.directory.absolute()
-    restore = ClusterRestore(store=store, keys=keys_from_environment(settings), tools=tools, directory=directory)
+    restore = ClusterRestore(
+        store=store,
+        keys=keys_from_environment(settings),
+        tools=tools,
+        directory=directory,
+        base_key=options.base,
+    )
     steps: list[str] = []
     with told_to(lambda name, seconds: steps.append(f"{name} {seconds:.1f} s")):
         restored = restore.run(_target(options))

@@ -133,12 +133,17 @@ class Lineage:
         timelines = [*(branch.parent for branch in branches), timeline]
         starts = [0, *(branch.switch_lsn // segment_bytes * segment_bytes for branch in branches)]
         self._segment_bytes = segment_bytes
+        self._ends = {branch.parent: branch.switch_lsn for branch in branches}
         self._newest_first = [Stretch(*pair) for pair in zip(timelines, starts, strict=True)][::-1]
 
     @property
     def timelines(self) -> list[int]:
         """The timelines on the way, the oldest first."""
         return [stretch.timeline for stretch in reversed(self._newest_first)]
+
+    def includes(self, timeline: int, *, up_to: int) -> bool:
+        """Whether what that timeline wrote up to without this LSN is part of it, and not of a history left before."""
+        return timeline == self._newest_first[0].timeline or up_to <= self._ends.get(timeline, -1)
 
     def at(self, lsn: int) -> SegmentName:
         """The segment that holds the byte at this LSN."""

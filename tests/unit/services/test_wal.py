@@ -178,6 +178,17 @@ def test_the_ends_of_each_stretch_come_newest_first():
     assert list(lineage.ends_up_to(segment(1, 2))) == [segment(1, 2)]
 
 
+def test_what_a_timeline_wrote_is_part_of_a_later_one_up_to_the_byte_where_that_left_it():
+    lineage = Lineage(4, [Branch(1, 0x500060), Branch(2, 0x900000)], segment_bytes=MEBIBYTE)
+
+    assert lineage.includes(1, up_to=0x500060)
+    assert not lineage.includes(1, up_to=0x500061)
+    assert lineage.includes(2, up_to=0x500061)
+    assert not lineage.includes(2, up_to=0x900001)
+    assert not lineage.includes(3, up_to=0)
+    assert lineage.includes(4, up_to=LOG)
+
+
 def test_nothing_precedes_the_first_of_all_wal():
     assert Lineage(1, [], segment_bytes=MEBIBYTE).before(segment(1, 0)) is None
 

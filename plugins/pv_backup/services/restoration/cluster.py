@@ -17,15 +17,16 @@ from typing import Final
 import psycopg
 
 from pv_backup.services.artefacts import ArtefactType
-from pv_backup.services.errors import RefusedError, RestoreFailed
+from pv_backup.services.errors import IntegrityError, RefusedError, RestoreFailed
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server, one_row
+from pv_backup.services.restoration.base_choice import Base, Ways, choose_base
 from pv_backup.services.restoration.catalogue import published_backups
 from pv_backup.services.restoration.commit_clock import WalCommitClock
 from pv_backup.services.restoration.configuration import add_missing_configuration
 from pv_backup.services.restoration.feed import MOST_AT_ONCE, WalFeed
-from pv_backup.services.restoration.route import Base, Route, choose_base, find_route
+from pv_backup.services.restoration.route import Route, find_route
 from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.server import RestoredServer
 from pv_backup.services.restoration.source_settings import put_back, set_aside
@@ -33,7 +34,6 @@ from pv_backup.services.restoration.steps import step
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.tools import Place, ToolRunner, hand_to, make_private, run_as
 from pv_backup.services.restoration.unpacking import unpack_cluster, verify_unpacked
-from pv_backup.services.restoration.wal_archive import WalArchive
 from pv_backup.services.restoration.writing import writing
 
 log = logging.getLogger(__name__)
@@ -74,16 +74,25 @@ class ClusterRestore:
     :param directory: empty or absent; the cluster's data directory in the end.
     :param tools: where PostgreSQL's programs are.
     :param sandbox: what the directory is in (:attr:`Sandbox.data`), if all of it shall go again, whatever happens.
+    :param base_key: of the base backup to begin with, None: the choice is ours (:func:`choose_base`).
     """
 
     def __init__(
-        self, *, store: ObjectStore, keys: KeyWrapper, tools: Server, directory: Path, sandbox: Sandbox | None = None
+        self,
+        *,
+        store: ObjectStore,
+        keys: KeyWrapper,
+        tools: Server,
+        directory: Path,
+        sandbox: Sandbox | None = None,
+        base_key: str | None = None,
     ) -> None:
         self._store = store
         self._keys = keys
         self._tools = tools
         self._directory = directory.absolute()
         self._sandbox = sandbox
+        self._base_key = base_key
         self._user = run_as()
         self._place = sandbox.place if sandbox else Place(self._directory)
         self._runner = sandbox.runner(tools) if sandbox else ToolRunner(tools, self._place, self._user)
@@ -93,11 +102,11 @@ class ClusterRestore:
 
         :raises NotPublished, TargetRefused, WalGap, IntegrityError: naming what is wrong.
         """
-        base = choose_base(published_backups(self._store, (ArtefactType.BASEBACKUP,)), target)
-        archive = self._archive(base)
+        bases = list(map(Base.of, published_backups(self._store, (ArtefactType.BASEBACKUP,))))
+        way = choose_base(bases, target, Ways(bases, store=self._store, keys=self._keys), key=self._base_key)
         with self._staging() as staging:
-            clock = WalCommitClock(archive=archive, tools=self._tools, staging=staging, place=self._place)
-            return find_route(base, archive, target, last_commit=clock)
+            clock = WalCommitClock(archive=way.archive, tools=self._tools, staging=staging, place=self._place)
+            return find_route(way, target, last_commit=clock)
 
     def run(self, target: RecoveryTarget) -> Restored:
         """Restore, recover to the target, promote, and leave a clean cluster that is stopped.
@@ -141,9 +150,13 @@ class ClusterRestore:
         with ExitStack() as server_exit:
             with self._staging() as staging, self._feed(route, staging) as feed:
                 feed.prefetch()
-                unpack_cluster(
-                    self._store, self._keys, manifest, self._directory, runner=self._runner, needed_bytes=needed
-                )
+                try:
+                    unpack_cluster(
+                        self._store, self._keys, manifest, self._directory, runner=self._runner, needed_bytes=needed
+                    )
+                except IntegrityError as error:
+                    error.remedy = f"{error.remedy}; {route.without_base}"
+                    raise
                 if self._sandbox is None:
                     server_exit.enter_context(self._syncing())
                 verify_unpacked(self._directory, runner=self._runner)
@@ -155,7 +168,7 @@ class ClusterRestore:
 
     def _feed(self, route: Route, staging: Path) -> WalFeed:
         return WalFeed(
-            archive=self._archive(route.base),
+            archive=route.archive,
             files=route.files,
             segment_bytes=route.base.segment_bytes,
             directory=staging,
@@ -211,15 +224,6 @@ class ClusterRestore:
         """What the disk must hold at least: nobody knows by how much the WAL lets the cluster grow."""
         ahead = min(len(route.files), MOST_AT_ONCE) * route.base.segment_bytes
         return route.base.manifest.exported_bytes + ahead
-
-    def _archive(self, base: Base) -> WalArchive:
-        return WalArchive(
-            store=self._store,
-            keys=self._keys,
-            timeline=base.timeline,
-            segment_bytes=base.segment_bytes,
-            system_identifier=base.manifest.system_identifier,
-        )
 
     def _demand_empty(self) -> None:
         if self._directory.exists() and any(self._directory.iterdir()):

@@ -9,7 +9,8 @@ from datetime import datetime
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore
-from pv_backup.services.restoration.route import Base, CommitClock, find_route
+from pv_backup.services.restoration.base_choice import Base, Way, Ways
+from pv_backup.services.restoration.route import CommitClock, find_route
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.wal_archive import WalArchive
 from pv_backup.services.wal import Hole, Lineage, SegmentName, format_lsn, is_history_name
@@ -22,12 +23,15 @@ class Coverage:
     :ivar segments: the WAL segments that lead on from it without a hole.
     :ivar reached: the LSN up to which the WAL is whole.
     :ivar timeline: that it ends on.
+    :ivar newest: the newest timeline in the bucket; if that is another one, `restore` takes any base backup first that
+        leads there.
     :ivar last_commit: of that WAL; None if it holds none, or nobody looked.
     :ivar holes: what is missing in front of later segments; recovery ends at the first.
     """
 
     base: Base
     timeline: int
+    newest: int
     segments: list[SegmentName]
     reached: str
     last_commit: datetime | None
@@ -48,37 +52,31 @@ def coverages(
     :raises StoreUnavailable: if S3 does not answer.
     """
     known: dict[SegmentName, datetime | None] = {}
-    for base in map(Base.of, bases):
-        archive = WalArchive(
-            store=store,
-            keys=keys,
-            timeline=base.timeline,
-            segment_bytes=base.segment_bytes,
-            system_identifier=base.manifest.system_identifier,
-        )
-        found = _coverage(base, archive)
+    all_bases = list(map(Base.of, bases))
+    for way in map(Ways(all_bases, store=store, keys=keys), all_bases):
+        found = _coverage(way)
         if clock_of is not None and found.segments:
             end = found.segments[-1]
             if end not in known:
-                known[end] = clock_of(archive)(found.segments)
+                known[end] = clock_of(way.archive)(found.segments)
             found = replace(found, last_commit=known[end])
         yield found
 
 
-def _coverage(base: Base, archive: WalArchive) -> Coverage:
+def _coverage(way: Way) -> Coverage:
+    base, lineage = way.base, way.lineage
     # The backup's own end is always reached: the artefact brings the WAL up to there along.
-    route = find_route(base, archive, RecoveryTarget(lsn=base.stop_lsn - 1), last_commit=_nobody)
+    route = find_route(way, RecoveryTarget(lsn=base.stop_lsn - 1), last_commit=_nobody)
     segments = [segment for name in route.files if (segment := SegmentName.parse(name))]
-    lineage = next(line for line in archive.lineages() if line.timelines[-1] == route.timeline)
-    first = lineage.at(-(-base.stop_lsn // base.segment_bytes) * base.segment_bytes)
-    following = lineage.after(segments[-1]) if segments else first
+    following = lineage.after(segments[-1]) if segments else lineage.at(way.start_lsn)
     return Coverage(
         base,
         route.timeline,
+        way.newest,
         segments,
-        format_lsn(following.start(base.segment_bytes)),
+        format_lsn(max(base.stop_lsn, following.start(base.segment_bytes))),
         None,
-        list(_holes(following, archive, lineage, base.segment_bytes)),
+        list(_holes(following, way.archive, lineage, base.segment_bytes)),
     )
 
 

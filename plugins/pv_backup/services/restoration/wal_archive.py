@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,8 @@ from pv_backup.services.progress import Progress
 from pv_backup.services.verification import copy_verified
 from pv_backup.services.wal import Branch, Lineage, SegmentName, branches_of, history_name, is_history_name, is_wal_name
 from pv_backup.services.wal_objects import SYSTEM_IDENTIFIER, expected_of_wal
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class WalArchive:
         self._timeline = timeline
         self._segment_bytes = segment_bytes
         self._system_identifier = system_identifier
+        self._read: dict[str, list[Branch] | None] = {}
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -55,18 +59,34 @@ class WalArchive:
         keys = self._store.keys_between(WAL_PREFIX, first, f"{WAL_PREFIX}G")
         return frozenset(name for key in keys if is_wal_name(name := wal_name(key)))
 
-    def lineages(self) -> Iterator[Lineage]:
-        """The ways that lead on from this timeline, the newest first; the last is the timeline's own.
+    @cached_property
+    def newest_timeline(self) -> int:
+        """The newest that anything of this cluster is there of, its history or no more than a segment.
+
+        :raises StoreUnavailable: if S3 does not answer.
+        """
+        first: dict[int, str] = {}
+        for name in sorted(filter(SegmentName.parse, self.names)):
+            first.setdefault(int(name[:8], 16), name)
+        histories = {int(name[:8], 16): name for name in filter(is_history_name, self.names)}
+        for timeline in sorted(first.keys() | histories.keys(), reverse=True):
+            if any(timeline in found and self._is_ours(found[timeline]) for found in (histories, first)):
+                return timeline
+        return self._timeline
+
+    def lineages(self, timeline: int) -> Iterator[Lineage]:
+        """The ways that lead to this timeline and later ones, the newest first; the last is the timeline's own.
+
+        A timeline of another cluster is none of them: its history may outlive it in the bucket.
 
         :raises IntegrityError: if a history is damaged.
         """
-        for name in sorted(filter(is_history_name, self.names), reverse=True):
-            timeline = int(name.removesuffix(".history"), 16)
-            if timeline > self._timeline:
-                yield Lineage(timeline, self._branches(name), segment_bytes=self._segment_bytes)
-        own = history_name(self._timeline)
-        branches = self._branches(own) if own in self.names else []
-        yield Lineage(self._timeline, branches, segment_bytes=self._segment_bytes)
+        own = history_name(timeline)
+        for name in sorted((name for name in self.names if is_history_name(name) and name > own), reverse=True):
+            if (branches := self._branches(name)) is not None:
+                yield Lineage(int(name.removesuffix(".history"), 16), branches, segment_bytes=self._segment_bytes)
+        branches = self._branches(own) if own in self.names else None
+        yield Lineage(timeline, branches or [], segment_bytes=self._segment_bytes)
 
     def stretch(self, lineage: Lineage, start_lsn: int) -> Stretch:
         """The segments from an LSN on, as far as they go without a hole."""
@@ -102,9 +122,22 @@ class WalArchive:
             copy_verified(self._store, self._keys, key, expected, file, progress=progress)
         draft.rename(path)
 
-    def _branches(self, name: str) -> list[Branch]:
-        key, content = wal_object_key(name), BytesIO()
-        expected = expected_of_wal(self._store, key)
+    def _is_ours(self, name: str) -> bool:
+        there = self._store.head(wal_object_key(name))
+        return there is not None and there.metadata.get(SYSTEM_IDENTIFIER) == self._system_identifier
+
+    def _branches(self, name: str) -> list[Branch] | None:
+        """What a history says, None if it is another cluster's."""
+        if name not in self._read:
+            self._read[name] = self._branches_in(wal_object_key(name))
+        return self._read[name]
+
+    def _branches_in(self, key: str) -> list[Branch] | None:
+        content, expected = BytesIO(), expected_of_wal(self._store, key)
+        theirs = expected.further_metadata.get(SYSTEM_IDENTIFIER)
+        if theirs != self._system_identifier:
+            log.warning("%s is of cluster %s, not of %s: it is left out", key, theirs, self._system_identifier)
+            return None
         progress = Progress(label=key, downloads=True)
         copy_verified(self._store, self._keys, key, expected, content, progress=progress)
         return branches_of(content.getvalue().decode(errors="replace"))
