@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from dev.provisioning.keys import SSE_KEY
-from pv_backup.services.errors import IntegrityError, NotPublished, RefusedError, TargetAhead, TargetRefused, WalGap
+from pv_backup.services.errors import (
+    ConfigurationError,
+    IntegrityError,
+    NotPublished,
+    RefusedError,
+    TargetAhead,
+    TargetRefused,
+    WalGap,
+)
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.catalogue import published_backups
@@ -196,3 +205,13 @@ def test_the_wal_that_the_manifest_asks_for_is_in_the_bucket(lost: Lost):
 
     assert manifest.wal_files
     assert set(manifest.wal_files) <= set(lost.world.shipped())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="tools run as ourselves: no directory of ours is closed to them")
+def test_a_directory_that_postgresql_cannot_get_to_is_refused_before_anything_is_downloaded(lost: Lost, tmp_path: Path):
+    refusal = lost.refusal(RecoveryTarget(), tmp_path)
+
+    assert isinstance(refusal, ConfigurationError)
+    assert f"can't get to {tmp_path}/data: a directory on the way is closed to it" in refusal.what
+    assert "chmod o+x" in refusal.remedy
+    assert list((tmp_path / "data").iterdir()) == []

@@ -17,7 +17,7 @@ from typing import Final
 import psycopg
 
 from pv_backup.services.artefacts import ArtefactType
-from pv_backup.services.errors import IntegrityError, RefusedError, RestoreFailed
+from pv_backup.services.errors import ConfigurationError, IntegrityError, RefusedError, RestoreFailed
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server, one_row
@@ -32,7 +32,7 @@ from pv_backup.services.restoration.server import RestoredServer
 from pv_backup.services.restoration.source_settings import put_back, set_aside
 from pv_backup.services.restoration.steps import step
 from pv_backup.services.restoration.target import RecoveryTarget
-from pv_backup.services.restoration.tools import Place, ToolRunner, hand_to, make_private, run_as
+from pv_backup.services.restoration.tools import Place, ToolRunner, hand_to, make_private, passes, run_as
 from pv_backup.services.restoration.unpacking import unpack_cluster, verify_unpacked
 from pv_backup.services.restoration.writing import writing
 
@@ -145,6 +145,7 @@ class ClusterRestore:
         self._demand_empty()
         route = route or self.plan(target)
         make_private(self._directory, self._user)
+        self._demand_passage()
         manifest, needed = route.base.manifest, self._needed_bytes(route)
         self._place.demand_room(needed, f"the cluster in {manifest.key}")
         with ExitStack() as server_exit:
@@ -229,6 +230,15 @@ class ClusterRestore:
         if self._directory.exists() and any(self._directory.iterdir()):
             raise RefusedError(
                 f"{self._directory} is not empty", remedy="name an empty directory, or one that is not there yet"
+            )
+
+    def _demand_passage(self) -> None:
+        """Refuse at once what tar would fail by, after all of the base backup was downloaded and verified."""
+        if not passes(self._user, self._directory):
+            raise ConfigurationError(
+                f"{self._user}, whom PostgreSQL runs as, can't get to {self._directory}: a directory on the way is "
+                "closed to it",
+                remedy="open the way for it (chmod o+x), or restore into another directory",
             )
 
     def _prepare(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Final, Self
 from pv_backup.services.errors import ConfigurationError, RestoreFailed
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.server import SUPERUSER, RestoredServer
-from pv_backup.services.restoration.tools import Place, ToolRunner, as_user, hand_to, run_as
+from pv_backup.services.restoration.tools import Place, ToolRunner, hand_to, passes, run_as
 from pv_backup.services.restoration.writing import writing
 from pv_backup.services.settings import CLEARTEXT_TTL_S
 from pv_backup.services.staging import StagingDirectory
@@ -140,8 +139,7 @@ class Sandbox:
             yield Path(name)
 
     def _demand_passage(self, user: str) -> None:
-        passes = subprocess.run(["test", "-x", str(self.path)], check=False, **as_user(user)).returncode == 0
-        if not passes:
+        if not passes(user, self.path):
             raise ConfigurationError(
                 f"{user}, whom PostgreSQL runs as, can't get to {self._base}: a directory on the way is closed to it",
                 remedy="open the way for it (chmod o+x), or set PV_BACKUP_STAGING_DIRECTORY to another directory",

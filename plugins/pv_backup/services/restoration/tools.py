@@ -72,6 +72,11 @@ def hand_to(user: str | None, *paths: Path) -> None:
             shutil.chown(path, user, user)
 
 
+def passes(user: str | None, directory: Path) -> bool:
+    """Whether that user can get into a directory: each one on the way lets it pass."""
+    return subprocess.run(["test", "-x", str(directory)], check=False, **as_user(user)).returncode == 0
+
+
 def unwatched(pid: int) -> None:
     """Nobody needs to know: what is restored shall stay, whatever becomes of us."""
 
