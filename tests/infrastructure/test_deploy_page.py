@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
-import shlex
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,9 +14,11 @@ import psycopg
 import pytest
 from airflow.configuration import retrieve_configuration_description
 from airflow.sdk import Connection
+from psycopg.conninfo import conninfo_to_dict
 
 from dev import airflow_env
 from dev.airflow_env import ROOT
+from dev.bench.tls import Certificate
 from dev.ports import free_ports
 from dev.servers.postgres import BIN_DIR, Postgres
 from pv_backup.hooks.mail_server import MailServerHook
@@ -25,6 +26,21 @@ from pv_backup.hooks.webhook import WebhookHook
 from pv_backup.operators.configuration import ConnectionIds
 from pv_backup.services.settings import Settings
 from tests.dags.dag_world import dag_bag
+from tests.infrastructure.ansible.tls_front import tls_front
+from tests.infrastructure.deploy_page import (
+    AIRFLOW,
+    AUTHORITIES,
+    FIRST_BACKUP,
+    JOURNAL,
+    PAGE,
+    PASSWORD,
+    SHELL,
+    SOURCE,
+    block_with,
+    follow,
+    part,
+    settings,
+)
 from tests.integration.backup_world import KEY, backup_world
 from tests.support.clusters import open_directory
 from tests.support.pages import blocks, filled_in, paste
@@ -32,12 +48,8 @@ from tests.support.servers import TestStack
 
 pytestmark = pytest.mark.case("TC-INF-04")
 
-PAGE: Final = ROOT / "docs" / "deploy.md"
 UNITS: Final = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
-SOURCE, JOURNAL, AIRFLOW = "3. The source", "4. The journal, and Airflow's database", "7. Airflow"
-FIRST_BACKUP = "8. The first backup"
-PASSWORD: Final = "of-the-superuser"
-SHELL: Final = {"PATH": f"{BIN_DIR}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
+NUMBERS: Final = {"two": 2, "three": 3, "four": 4}
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +62,8 @@ def server(_guarded: None) -> Iterator[Postgres]:
     postgres.remove()
 
 
-def page(server: Postgres, heading: str, *, show: str = "", **values: str) -> list[str]:
-    """Follow a part; what it leaves in these variables of the shell is returned."""
-    superuser = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres", "PGPASSWORD": PASSWORD}
-    (block,) = blocks(PAGE)[heading]
-    printed = paste(f"{filled_in(block, superuser | values)}\nprintenv {show}", SHELL) if show else ""
-    return printed.splitlines()[-len(show.split()) :]
-
-
 def test_the_sources_roles_may_do_what_they_are_for(server: Postgres):
-    dump, receiver = page(server, SOURCE, show="DUMP_PASSWORD RECEIVER_PASSWORD")
+    dump, receiver = follow(server, SOURCE, show="DUMP_PASSWORD RECEIVER_PASSWORD")
 
     with psycopg.connect(server.dsn("postgres", user="pv_backup_dump", password=dump)) as connection:
         assert connection.execute("SELECT usesuper FROM pg_user WHERE usename = current_user").fetchone() == (True,)
@@ -79,9 +83,9 @@ def test_the_probe_of_a_provider_leaves_no_slot(server: Postgres):
 
 
 def test_the_journal_takes_records_and_gives_none_away(server: Postgres):
-    owner, service, airflow = page(server, JOURNAL, show="OWNER_PASSWORD SERVICE_PASSWORD AIRFLOW_PASSWORD")
+    owner, service, airflow = follow(server, JOURNAL, show="OWNER_PASSWORD SERVICE_PASSWORD AIRFLOW_PASSWORD")
     dsn = server.dsn("journal", user="pv_backup_owner", password=owner)
-    paste(filled_in(blocks(PAGE)[AIRFLOW][0], {"PV_BACKUP_JOURNAL_OWNER_DSN": dsn}), SHELL)
+    paste(filled_in(block_with(AIRFLOW, "alembic"), {"PV_BACKUP_JOURNAL_OWNER_DSN": dsn}), SHELL)
 
     with psycopg.connect(server.dsn("journal", user="pv_backup_service", password=service)) as connection:
         assert connection.execute("SELECT count(*) FROM pv_backup.backup_journal_events").fetchone() == (0,)
@@ -91,12 +95,14 @@ def test_the_journal_takes_records_and_gives_none_away(server: Postgres):
         connection.execute("CREATE TABLE its_own ()")
 
 
-def test_the_first_backup_is_listed_and_verified(stack: TestStack, source_db, journal_db, bucket):
+def test_the_first_backup_is_listed_and_verified(stack: TestStack, source_db, journal_db, bucket, tmp_path: Path):
+    """By a Vault whose certificate is of an authority of its own."""
     with backup_world(stack, source_db, journal_db, bucket) as world:
         world.fill()
         world.back_up()
+    certificate = Certificate.drawn(tmp_path)
     access = airflow_env.standalone_settings(
-        vault_address=stack.vault.address,
+        vault_address="",
         vault_token=stack.backup_token,
         s3_endpoint=stack.s3.endpoint,
         s3_key=stack.backup_user,
@@ -105,18 +111,12 @@ def test_the_first_backup_is_listed_and_verified(stack: TestStack, source_db, jo
     values = access | {f"PV_BACKUP_{name}": value for name, value in settings.items()}
 
     endpoint = {"AWS_ENDPOINT_URL_S3": stack.s3.endpoint}
-    printed = paste(filled_in(blocks(PAGE)[FIRST_BACKUP][0], values), SHELL | endpoint)
+    with tls_front(certificate, stack.vault.address) as vault:
+        values |= {"VAULT_ADDR": vault, "REQUESTS_CA_BUNDLE": str(certificate.certificate)}
+        printed = paste(filled_in(block_with(FIRST_BACKUP, "pv_backup list"), values), SHELL | endpoint)
 
     assert KEY in printed
     assert "verified" in printed
-
-
-def settings() -> dict[str, str]:
-    """The variables of the page's environment files, as a shell reads them that sources the file."""
-    lines = re.findall(r"^    ((?:[A-Z][A-Z0-9_]*)=\S.*)$", PAGE.read_text(), re.MULTILINE)
-    words = [shlex.split(line) for line in lines]
-    assert {len(split) for split in words} == {1}, "a value with a blank is quoted"
-    return dict(split[0].split("=", 1) for split in words)
 
 
 def test_its_settings_exist():
@@ -128,7 +128,8 @@ def test_its_settings_exist():
     }
     connections = {*vars(ConnectionIds()).values(), MailServerHook.default_conn_name, WebhookHook.default_conn_name}
     known = options | {f"AIRFLOW_CONN_{name.upper()}" for name in connections}
-    known |= {f"PV_BACKUP_{name.upper()}" for name in Settings.model_fields} | {"PATH", "PYTHONPATH", "SSL_CERT_FILE"}
+    known |= {f"PV_BACKUP_{name.upper()}" for name in Settings.model_fields}
+    known |= {"PATH", "PYTHONPATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
 
     assert set(settings()) - known == set()
     assert {"PV_BACKUP_BUCKET", "PV_BACKUP_KMS_KEY_ID", "PV_BACKUP_TRANSIT_KEY"} <= set(settings())
@@ -138,6 +139,25 @@ def test_its_connections_are_what_airflow_reads():
     for name, value in settings().items():
         if name.startswith("AIRFLOW_CONN_"):
             assert Connection.from_json(value, conn_id=name).conn_type in {"aws", "smtp", "http"}
+
+
+def test_whoever_logs_in_to_a_server_makes_sure_which_one_it_is():
+    """No password is for whoever stands in between: each login of the page names mode and authorities."""
+    uris = re.findall(r"postgresql(?:\+\w+)?://(\S+?)'?$", PAGE.read_text(), re.MULTILINE)
+    logins = [conninfo_to_dict(f"postgresql://{uri}") for uri in uris]
+    logins += [conninfo_to_dict(found) for found in re.findall(r"^    (host=.*)$", PAGE.read_text(), re.MULTILINE)]
+    (connection,) = re.findall(r'^    (\{"conn_type": "postgres"(?:.*\n)+?.*"\})$', PAGE.read_text(), re.MULTILINE)
+    logins.append(json.loads(json.loads(connection)["extra"]))
+
+    assert [(login["sslmode"], login["sslrootcert"]) for login in logins] == [("verify-full", AUTHORITIES)] * 4
+
+
+@pytest.mark.parametrize("heading", [SOURCE, JOURNAL])
+def test_each_password_that_is_drawn_is_kept(heading: str):
+    (drawn,) = blocks(PAGE)[heading]
+    (kept,) = re.findall(r"\bKeep (?:the|all)\s(\w+)\spasswords", part(heading))
+
+    assert NUMBERS[kept] == drawn.count("openssl rand")
 
 
 def test_no_task_may_last_as_long_as_the_broker_waits():

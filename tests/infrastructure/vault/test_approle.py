@@ -43,15 +43,15 @@ def test_a_task_wraps_unwraps_and_signs(hook: Hook):
 
 
 def test_a_task_that_outlives_its_login_logs_in_again(vault: VaultOfThePage, hook: Hook):
-    of_task = hook(vault.role(token_ttl="1s", token_max_ttl="1s"))
+    of_task = hook(vault.role(token_ttl="3s", token_max_ttl="3s"))
     keys, dek = of_task.key_wrapper(TRANSIT_KEY), new_dek()
     wrapped = keys.wrap(dek).wrapped_dek
     first = of_task.vault_client.client.token
 
-    time.sleep(1.5)
+    time.sleep(3.5)
     assert keys.unwrap(wrapped) == dek
     assert of_task.vault_client.client.token != first
-    time.sleep(1.5)
+    time.sleep(3.5)
     assert '"signature"' in of_task.evidence_signer(EVIDENCE_KEY).sign(passed())
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import hvac
@@ -94,9 +95,10 @@ class VaultOfThePage:
     def connection(self, halves: AppRoleHalves, **extra: str) -> str:
         """`pv_backup_vault` as the page has it."""
         told = json.loads(airflow_settings()["AIRFLOW_CONN_PV_BACKUP_VAULT"])
-        host, port = self.address.removeprefix("http://").split(":")
-        told |= {"host": host, "port": int(port), "login": halves.role_id, "password": halves.secret_id}
-        told["extra"] |= {"use_tls": False, "client_kwargs": {"namespace": self.namespace}, **extra}
+        where = urlsplit(self.address)
+        told |= {"host": where.hostname, "port": where.port, "login": halves.role_id, "password": halves.secret_id}
+        own = {"use_tls": where.scheme == "https", "client_kwargs": {"namespace": self.namespace}}
+        told["extra"] |= own | extra
         return json.dumps(told)
 
     def of_a_worker(self, halves: AppRoleHalves, **backend: str) -> dict[str, str]:
