@@ -19,7 +19,7 @@ from tests.system.airflow_world import AirflowWorld, wait_for
 
 pytestmark = pytest.mark.case("TC-NOM-04", "TC-INV-09")
 
-GONE_S = 15
+GONE_S = 60
 
 
 @pytest.fixture(scope="module")
