@@ -56,39 +56,42 @@ def test_a_webhook_that_refuses_is_told_the_next_time(people: People, world: Jou
 
 
 @pytest.fixture
-def black_hole() -> Iterator[int]:
-    """A port that takes connections and never says a word."""
+def black_hole() -> Iterator[socket.socket]:
+    """A server that lets callers in and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+        yield server
 
 
 def test_a_network_that_swallows_all_costs_less_than_a_failed_task_has_left(
-    people: People, black_hole: int, monkeypatch, caplog
+    people: People, black_hole: socket.socket, monkeypatch, caplog
 ):
+    port = black_hole.getsockname()[1]
     for name, value in people.environment.items():
-        monkeypatch.setenv(name, json.dumps(json.loads(value) | {"port": black_hole}))
-    journal = postgres_connection(f"postgresql://pv_backup_service:x@127.0.0.1:{black_hole}/journal")
+        monkeypatch.setenv(name, json.dumps(json.loads(value) | {"port": port}))
+    journal = postgres_connection(f"postgresql://pv_backup_service:x@127.0.0.1:{port}/journal")
     monkeypatch.setenv("AIRFLOW_CONN_PV_BACKUP_JOURNAL", json.dumps(journal))
+    to_tell = alarm(IDS)
     began = time.monotonic()
 
-    assert alarm(IDS).tell(ALERT) is False
+    assert to_tell.tell(ALERT) is False
 
     assert time.monotonic() - began < conf.getfloat("core", "task_success_overtime") - 2
     assert "ALERT critical ERR-47-02" in caplog.text
 
 
 def test_a_channel_that_hangs_does_not_hold_the_other_back(
-    people: People, world: JournalWorld, black_hole: int, monkeypatch
+    people: People, world: JournalWorld, black_hole: socket.socket, monkeypatch
 ):
     connection = json.loads(people.mail.connection)
-    extra = connection["extra"] | {"timeout": 3}
-    monkeypatch.setenv("AIRFLOW_CONN_PV_BACKUP_SMTP", json.dumps(connection | {"port": black_hole, "extra": extra}))
+    changes = {"port": black_hole.getsockname()[1], "extra": connection["extra"] | {"timeout": 14}}
+    monkeypatch.setenv("AIRFLOW_CONN_PV_BACKUP_SMTP", json.dumps(connection | changes))
     with ThreadPoolExecutor(1) as pool:
         telling = pool.submit(alarm(IDS).tell, ALERT)
 
-        wait_until(lambda: people.webhook.codes, meaning="the webhook had it", timeout_s=2)
+        wait_until(lambda: people.webhook.codes, meaning="the webhook had it", timeout_s=12)
 
         assert not telling.done()
+        black_hole.accept()[0].close()
         assert telling.result() is False
 
 
