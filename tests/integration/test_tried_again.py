@@ -37,7 +37,7 @@ def tried_again(step: str, backup_id: str) -> tuple[Any, Any]:
     """The step as Airflow makes it for the next try, and its context."""
     task = copy.copy(dag_bag().dags[DAG_ID].get_task(step))
     task.backup_id, task.outlets = backup_id, []
-    return task, context_of(task, params={"day": "today", "reason": ""})
+    return task, context_of(task, params={"day": DAY.isoformat(), "reason": ""})
 
 
 @pytest.mark.parametrize("step", STEPS)
