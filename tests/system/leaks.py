@@ -24,18 +24,41 @@ _SAMPLE_S = 0.01
 
 
 class CommandLines:
-    """Every command line that any process of this machine showed while the context was open."""
+    """Every command line that any process of this machine showed while the context was open.
 
-    def __init__(self) -> None:
-        self.seen: set[bytes] = set()
+    PostgreSQL's tools can be over before anybody looks at the process list; a run that finds them in ``tools`` has
+    each write its arguments down before it does its work.
+
+    :param home: a directory of its own, outside whatever is searched for leaks.
+    :ivar tools: what PV_BACKUP_PG_BIN_DIR of the run is to be.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.tools = home / "tools"
+        self._recorded = home / "recorded"
+        self._seen: set[bytes] = set()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._write_recorders()
+
+    @property
+    def found(self) -> set[bytes]:
+        """As whole command lines, and of what was recorded each argument by itself."""
+        return self._seen | set(self._recorded.read_bytes().split(b"\0"))
+
+    def _write_recorders(self) -> None:
+        self._recorded.touch()
+        self.tools.mkdir()
+        for program in BIN_DIR.iterdir():
+            recorder = self.tools / program.name
+            recorder.write_text(f'#!/bin/sh\nprintf "%s\\0" "$0" "$@" >>"{self._recorded}"\nexec {program} "$@"\n')
+            recorder.chmod(0o755)
 
     def _run(self) -> None:
         while not self._closed.is_set():
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):  # ended meanwhile
-                    self.seen.add(path.read_bytes())
+                    self._seen.add(path.read_bytes())
             time.sleep(_SAMPLE_S)
 
     def __enter__(self) -> Self:

@@ -49,10 +49,10 @@ def lasting_state(world: AirflowWorld) -> tuple[Any, ...]:
 def night(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     with opened(stack, tmp_path_factory.mktemp("night")) as world:
         world.fill_source(megabytes=12, marker=MARKER)
-        with CommandLines() as command_lines:
-            first = world.run(conf={"reason": REASON}, cold=True, part_size_mb=5)
+        with CommandLines(tmp_path_factory.mktemp("recorded")) as lines:
+            first = world.run(conf={"reason": REASON}, cold=True, part_size_mb=5, pg_bin_dir=lines.tools)
         first_tasks, state_after_first = world.tasks(), lasting_state(world)
-        yield Night(world, first, first_tasks, state_after_first, world.run(), command_lines.seen)
+        yield Night(world, first, first_tasks, state_after_first, world.run(), lines.found)
 
 
 def test_the_run_succeeds_in_every_task_at_the_first_try(night: Night):

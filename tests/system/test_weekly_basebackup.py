@@ -46,9 +46,9 @@ def sunday(
     try:
         with opened(stack, tmp_path_factory.mktemp("sunday"), cluster=cluster) as world:
             world.fill_source(megabytes=8, marker=MARKER)
-            with CommandLines() as command_lines:
-                ended = world.run(DAG_ID, part_size_mb=5)
-            yield Sunday(world, ended, command_lines.seen)
+            with CommandLines(tmp_path_factory.mktemp("recorded")) as lines:
+                ended = world.run(DAG_ID, part_size_mb=5, pg_bin_dir=lines.tools)
+            yield Sunday(world, ended, lines.found)
     finally:
         cluster.discard()
 
