@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -25,7 +25,7 @@ from tests.system.warm_airflow import WarmProcess, warm
 # The DAG that a test runs when it names none.
 DAG_ID = "pv_backup_daily_dump"
 ROOT = Path(__file__).resolve().parents[2]
-RUN_PATIENCE_S = 120
+RUN_PATIENCE_S = 300
 ROW_BYTES = 64 * 1024
 
 
@@ -61,8 +61,12 @@ class DagRun:
 
     def end(self) -> None:
         """Leave no process behind, whatever the test made of the run."""
-        for process in [] if self.is_over else [*self.process.children(recursive=True), self.process]:
-            process.kill()
+        # One may end by itself before its turn comes.
+        with suppress(psutil.NoSuchProcess):
+            for child in [] if self.is_over else self.process.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+            self.process.kill()
         self._process.wait()
 
 
@@ -141,12 +145,14 @@ class AirflowWorld:
         """Airflow's own metadata database, as superuser."""
         return self.stack.postgres.dsn(self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].rpartition("/")[2])
 
-    def tasks(self) -> dict[str, tuple[str, int]]:
+    def tasks(self, dag_id: str = "%") -> dict[str, tuple[str, int]]:
         """task_id → (state, number of tries) of the newest run, as Airflow recorded them."""
         with psycopg.connect(self.metadata_dsn) as connection:
             rows = connection.execute(
                 "SELECT task_id, state, try_number FROM task_instance"
-                " WHERE run_id = (SELECT run_id FROM dag_run ORDER BY id DESC LIMIT 1)"
+                " WHERE (dag_id, run_id) ="
+                " (SELECT dag_id, run_id FROM dag_run WHERE dag_id LIKE %s ORDER BY id DESC LIMIT 1)",
+                [dag_id],
             ).fetchall()
         return {task_id: (state, tries) for task_id, state, tries in rows}
 

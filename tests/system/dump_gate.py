@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import psycopg
 
-from tests.system.airflow_world import AirflowWorld, DagRun, wait_for
+from tests.system.airflow_world import RUN_PATIENCE_S, AirflowWorld, DagRun, wait_for
 
 MEBIBYTE = 1024 * 1024
 
@@ -39,7 +40,7 @@ class DumpGate:
     def waiting_dump(self) -> psutil.Process:
         """The run's pg_dump, once it has come to the gate."""
         wait_for(self._is_at_the_gate, run=self._run, meaning="pg_dump came to the gate")
-        (dump,) = [child for child in self._run.process.children(recursive=True) if child.name() == "pg_dump"]
+        (dump,) = [child for child in self._run.process.children(recursive=True) if _name(child) == "pg_dump"]
         return dump
 
     def dump_that_has_written(self, megabytes: float) -> psutil.Process:
@@ -47,10 +48,13 @@ class DumpGate:
         dump = self.waiting_dump()
         counters = Path(f"/proc/{dump.pid}/io")
         self.open()
-        deadline = time.monotonic() + 60
-        while _written(counters) < megabytes * MEBIBYTE:
-            assert time.monotonic() < deadline, f"pg_dump wrote {_written(counters)} bytes only:\n{self._run.log}"
+        deadline = time.monotonic() + RUN_PATIENCE_S
+        while (written := _written(counters)) < megabytes * MEBIBYTE:
+            assert time.monotonic() < deadline, f"pg_dump wrote {written} bytes only:\n{self._run.log}"
+            # Who sleeps is woken before others go on; who asks without a pause is made to wait at the wrong moment.
+            time.sleep(0.001)
         dump.suspend()
+        assert dump.status() != psutil.STATUS_ZOMBIE, "pg_dump was over before it could be stopped: dump more"
         return dump
 
     def _is_at_the_gate(self) -> bool:
@@ -60,6 +64,13 @@ class DumpGate:
                 " AND application_name = 'pg_dump' AND wait_event_type = 'Lock'"
             ).fetchone()
         return bool(waiting and waiting[0])
+
+
+def _name(process: psutil.Process) -> str:
+    """Nothing for one that ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
 
 
 def _written(counters: Path) -> int:

@@ -1,4 +1,4 @@
-"""ERR-47-01 by the real DAG: pg_dump killed half-way, at every attempt, and once."""
+"""ERR-47-01 by the real DAG: pg_dump killed in the middle, at every attempt, and once."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tests.system.dump_gate import DumpGate
 
 pytestmark = pytest.mark.case("TC-ERR-01")
 
-MEGABYTES = 16
-HALF_OF_THE_DUMP = MEGABYTES  # pg_dump writes bytea as hexadecimal text, twice as long
+MEGABYTES = 32  # pg_dump writes bytea as hexadecimal text, twice as long
+KILLED_AT_MB = 16  # a part of the upload is full, and most of the dump is still to come
 TRIES = 4
 
 
 def run_with_kills(world: AirflowWorld, kills: int) -> Ended:
-    """Run the DAG and kill pg_dump half-way in each of its first so many tries."""
+    """Run the DAG and kill pg_dump in the middle of each of its first so many tries."""
     world.fill_source(megabytes=MEGABYTES)
     run = world.start(delay_initial_ms=10, part_size_mb=5)
     gate = DumpGate(world, run)
     for _ in range(kills):
-        gate.dump_that_has_written(HALF_OF_THE_DUMP).send_signal(signal.SIGKILL)
+        gate.dump_that_has_written(KILLED_AT_MB).send_signal(signal.SIGKILL)
         gate.close()
     gate.open()
     return run.wait()

@@ -35,7 +35,7 @@ class Outage:
 @pytest.fixture(scope="module")
 def outage(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
     with opened(stack, tmp_path_factory.mktemp("outage")) as world:
-        world.fill_source(megabytes=24)
+        world.fill_source(megabytes=32)
         run = world.start(part_size_mb=5)
         gate = DumpGate(world, run)
         dump = gate.dump_that_has_written(24)
