@@ -86,7 +86,7 @@ class SourceCluster(SourceServer):
         """The finished segments and timeline histories that pg_receivewal has written, sorted."""
         return sorted(path.name for path in self.wal_directory.iterdir() if _FINISHED.fullmatch(path.name))
 
-    def wait_until_received(self, name: str, timeout_s: float = 20) -> None:
+    def wait_until_received(self, name: str, timeout_s: float = 60) -> None:
         """Wait until that file is finished in the WAL directory."""
         deadline = time.monotonic() + timeout_s
         while name not in self.finished():
@@ -105,7 +105,7 @@ class SourceCluster(SourceServer):
         self.postgres.start()
         if self._receiving:
             self.start_receiving()
-        assert self.sql("SELECT pg_promote(true, 60)") == [(True,)], "the promotion did not end in 60 s"
+        assert self.sql("SELECT pg_promote(true, 180)") == [(True,)], "the promotion did not end in 180 s"
 
     def add_tablespace(self, name: str) -> Path:
         """Make a tablespace outside the data directory; where it lies."""

@@ -62,7 +62,7 @@ class Mailbox:
 def mailbox() -> Iterator[Mailbox]:
     """Open one on a free port; it is closed at the end."""
     box = Mailbox(free_ports(("mail",))["mail"])
-    controller = Controller(box, hostname="127.0.0.1", port=box.port)
+    controller = Controller(box, hostname="127.0.0.1", port=box.port, ready_timeout=60)
     controller.start()
     try:
         yield box

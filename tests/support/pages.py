@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dev.airflow_env import ROOT
 
-_PATIENCE_S = 60
+_PATIENCE_S = 300
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ASSIGNED = re.compile(r"\b([A-Z][A-Z0-9_]*)=(\S+)")
 

@@ -53,7 +53,7 @@ class RestoredServer:
         """What the server said: where recovery began, which files it replayed, why it stopped."""
         return self._daemon.log.read_text(errors="replace")
 
-    def start(self, *, timeout_s: float = 60) -> None:
+    def start(self, *, timeout_s: float = 180) -> None:
         """Start, and wait until recovery has ended and queries are answered.
 
         :raises ServerFailedError: with the end of the log, when PostgreSQL refuses the cluster or does not get there.

@@ -25,7 +25,7 @@ from dev.airflow_server import end
 
 NEEDS = "a machine of its own is made of namespaces, which need root, or a kernel that lets users make them"
 TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
-PATIENCE_S = 20
+PATIENCE_S = 120
 _AS_USER = [] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
 _UNSHARE = ["unshare", *_AS_USER, "--mount", "--propagation=private", "--uts"]
 # What shall be seen waits below /mnt while empty directories are put over the temporary ones.

@@ -31,7 +31,6 @@ from tests.support.servers import TestStack
 pytestmark = [pytest.mark.case("TC-NOM-04"), pytest.mark.case("TC-INV-03")]
 
 PAGE = ROOT / "docs" / "disaster.md"
-PATIENCE_S = 180
 ENTRIES = 12
 _KEPT = ("backup_id", "type", "day", "outcome", "hash_sha3_256", "size_bytes", "k_backup_version")
 
@@ -141,7 +140,7 @@ def _run(text: str, environment: dict[str, str], directory: Path) -> str:
     """One part of the page, in one shell, as somebody pastes it; it ends at the first command that fails."""
     try:
         # `bao status | grep` is to find what it looks for, though a sealed Vault makes `bao status` end with 2.
-        return paste(f"set +o pipefail\n{text}", environment, patience_s=PATIENCE_S)
+        return paste(f"set +o pipefail\n{text}", environment)
     finally:
         pid = directory / "rescue" / "vault.pid"
         if pid.exists():

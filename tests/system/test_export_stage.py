@@ -44,7 +44,7 @@ STAGE_WITHOUT_FILES = (
 
 
 def stage(
-    world: AirflowWorld, run: int, *, artefact_type: ArtefactType = ArtefactType.PG_DUMP, patience_s: float = 120
+    world: AirflowWorld, run: int, *, artefact_type: ArtefactType = ArtefactType.PG_DUMP, patience_s: float = 300
 ) -> dict[str, Any]:
     """Export and verify the source in a child that may not write files; what it measured of itself."""
     standalone = airflow_env.standalone_settings(

@@ -15,7 +15,7 @@ from tests.system.airflow_world import AirflowWorld, manifest_key
 from tests.system.dump_gate import DumpGate
 from tests.system.leaks import files_with
 
-SECONDS_TO_FAIL_CLOSED = 15
+SECONDS_TO_FAIL_CLOSED = 60
 
 
 @pytest.mark.case("TC-ERR-02", "TC-INV-02", "TC-INV-03")
