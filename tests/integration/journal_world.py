@@ -109,7 +109,7 @@ class JournalWorld:
 
     def wait_for_blocked(self, count: int) -> None:
         """Return once so many sessions of the service role wait for a lock."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             (blocked,) = self.sql(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"

@@ -31,7 +31,7 @@ def race(world, *calls):
         with world.row_locked():
             answers = [pool.submit(outcome_of, call) for call in calls]
             world.wait_for_blocked(len(calls))
-        results = [answer.result(timeout=20) for answer in answers]
+        results = [answer.result(timeout=60) for answer in answers]
     won = [result for result in results if not isinstance(result, RefusedError)]
     lost = [result for result in results if isinstance(result, RefusedError)]
     assert (len(won), len(lost)) == (1, len(calls) - 1)
@@ -41,7 +41,7 @@ def race(world, *calls):
 def test_two_create_the_day(world):
     with ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(outcome_of, lambda n=n: world.open(run_id=f"run {n}")) for n in range(4)]
-        results = [run.result(timeout=20) for run in runs]
+        results = [run.result(timeout=60) for run in runs]
     assert sorted(type(result).__name__ for result in results) == ["Attempt", "RunAlive", "RunAlive", "RunAlive"]
     world.row()
 

@@ -38,7 +38,7 @@ class Schedule:
         error = run_task(DAG_ID, "ship_wal")
         return Ran(time.monotonic() - started, error)
 
-    def run_until_well(self, *, timeout_s: float = 60) -> None:
+    def run_until_well(self, *, timeout_s: float = 240) -> None:
         """Run on, as every minute would, until a run has nothing to complain of."""
         deadline = time.monotonic() + timeout_s
         while (ran := self.run()).error is not None:

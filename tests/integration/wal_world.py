@@ -215,7 +215,7 @@ def found(report: WalReport) -> list[tuple[str, str]]:
     return [(problem.error.code, problem.subject) for problem in report.problems]
 
 
-def wait_until(what: Callable[[], Any], *, meaning: str, timeout_s: float = 30) -> Any:
+def wait_until(what: Callable[[], Any], *, meaning: str, timeout_s: float = 120) -> Any:
     """The first true answer."""
     deadline = time.monotonic() + timeout_s
     while not (answer := what()):

@@ -61,7 +61,7 @@ class Machine:
         directory.mkdir(exist_ok=True)
         daemon = self.daemons[name] = Daemon(name=name, home=directory)
         daemon.start([*self.command(name), *arguments], env=self.environment(name))
-        daemon.wait_until(lambda: self.check(name).returncode == 0, timeout_s=60)
+        daemon.wait_until(lambda: self.check(name).returncode == 0, timeout_s=180)
         return daemon
 
     def start_s3(self) -> Daemon:

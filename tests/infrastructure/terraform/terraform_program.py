@@ -27,5 +27,5 @@ def terraform(*arguments: str, folder: Path, stdin: str = "") -> subprocess.Comp
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
