@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -35,8 +36,8 @@ class Restored:
     def dsn(self, database: str) -> str:
         return make_conninfo(self.cluster.dsn, dbname=database, client_encoding="UTF8")
 
-    def server(self, database: str) -> Server:
-        return replace(self.cluster.server, params={**self.cluster.server.params, "dbname": database})
+    def server(self, database: str | None) -> Server:
+        return replace(self.cluster.server, params={**self.cluster.server.params, "dbname": database or "postgres"})
 
     def run(self, statement: str, *names: str) -> None:
         text = sql.SQL(statement).format(*map(sql.Identifier, names))
@@ -61,6 +62,6 @@ class Restored:
             self.run("DROP DATABASE {} WITH (FORCE)", self._made.pop())
 
 
-def failed(checks: list[Check]) -> dict[str, str]:
+def failed(checks: Iterable[Check]) -> dict[str, str]:
     """The details of those that failed, by name without database."""
     return {check.name.partition(" (")[0]: check.detail for check in checks if check.result is not Result.PASSED}

@@ -1,7 +1,8 @@
 """Count the rows of each table: in the dump's own snapshot, and again after a restoration, by one rule.
 
-At dump time a count is worth having and never worth a backup: whatever prevents it is recorded in its place. After a
-restoration nothing may prevent it.
+At dump time a count is worth having and never worth a backup: whatever prevents it is recorded in its place. So the
+source's own `statement_timeout` holds there: it is to keep long queries from slowing others down, and this is one.
+After a restoration nothing may prevent a count, and no setting of the database does (`session_options`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -11,9 +11,14 @@ from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.discretion import told
 
+#: Is told what failed, and raises if the server did, or its disk, rather than what the query read.
+Unanswered = Callable[[str], None]
+
 
 @contextmanager
-def asking(server: Server, *, failing: str, remedy: str) -> Iterator[psycopg.Connection]:
+def asking(
+    server: Server, *, failing: str, remedy: str, unanswered: Unanswered = lambda failed: None
+) -> Iterator[psycopg.Connection]:
     """A connection to one of its databases, for the queries of one purpose.
 
     :param failing: what could not be done, should it fail; PostgreSQL's words follow, without rows.
@@ -24,4 +29,6 @@ def asking(server: Server, *, failing: str, remedy: str) -> Iterator[psycopg.Con
         with psycopg.connect(**params) as connection:  # type: ignore[arg-type]
             yield connection
     except psycopg.Error as error:
-        raise RestoreFailed(f"{failing}: {told(error)}", remedy=remedy) from None
+        failed = f"{failing}: {told(error)}"
+        unanswered(failed)
+        raise RestoreFailed(failed, remedy=remedy) from None

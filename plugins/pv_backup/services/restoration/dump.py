@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 _EMPTY_CLUSTER_BYTES: Final = 128 * 1024 * 1024
 # Nothing is recovered here and nothing follows: as little WAL as PostgreSQL can do with.
 _THROWN_AWAY: Final = {"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "256MB", "min_wal_size": "32MB"}
-# A database's own settings come back with it, and this one would stop pg_restore in its own tracks.
-_WRITABLE: Final = "-c default_transaction_read_only=off"
 
 _NO_TABLESPACE: Final = re.compile(r'ERROR: +tablespace "(.+)" does not exist')
 _READ_ITS_MESSAGE: Final = (
@@ -186,14 +184,12 @@ class DumpRestore:
             )
 
     def _run(self, server: RestoredServer, command: list[str], *, failing: str, stdin: Iterator[bytes]) -> None:
-        reached = server.server()
-        connected = Server({**reached.params, "options": f"{reached.params['options']} {_WRITABLE}"}, reached.bin_dir)
         try:
             self._runner.run(
                 [self._tools.tool(command[0]), *command[1:]],
                 failing=failing,
                 remedy=_READ_ITS_MESSAGE,
-                server=connected,
+                server=server.server(),
                 stdin=stdin,
             )
         except StagingFull:

@@ -21,6 +21,7 @@ from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.discretion import told
 from pv_backup.services.restoration.said import Tail
+from pv_backup.services.restoration.session import session_options
 from pv_backup.services.restoration.superuser import find_superuser
 from pv_backup.services.restoration.tools import Place, Started, hand_to, run_as, start, unwatched
 from pv_backup.services.restoration.writing import writing
@@ -31,8 +32,6 @@ SUPERUSER: Final = "postgres"
 _PORT: Final = "5432"
 #: There is one in every cluster; `postgres` may have been dropped, or be what is restored.
 _ANY_DATABASE: Final = "template1"
-# Libraries that are not here would close every connection; a database's own settings go before the server's.
-_NO_PRELOAD: Final = "-c session_preload_libraries= -c local_preload_libraries="
 _LOOK_EVERY_S: Final = 0.05
 _STOP_PATIENCE_S: Final = 120
 _QUIT_PATIENCE_S: Final = 10
@@ -105,10 +104,10 @@ class RestoredServer:
         self._log: Tail | None = None
         self._earlier = ""
 
-    def server(self, database: str = _ANY_DATABASE) -> Server:
-        """How tools and checks reach one of its databases, as superuser."""
-        params = {"host": str(self._home), "port": _PORT, "user": self.superuser, "dbname": database}
-        params["options"] = _NO_PRELOAD
+    def server(self, database: str | None = None) -> Server:
+        """How tools and checks reach one of its databases, as superuser; None: one that lets us in."""
+        params = {"host": str(self._home), "port": _PORT, "user": self.superuser, "dbname": database or _ANY_DATABASE}
+        params["options"] = session_options()
         return Server(params, self._tools.bin_dir)
 
     def connect(self, database: str = _ANY_DATABASE) -> psycopg.Connection:
@@ -213,14 +212,19 @@ class RestoredServer:
 
     def explained(self, error: RestoreFailed) -> RestoreFailed:
         """The same failure with what only the server knows: that its disk is full, or why it ended."""
-        assert self._log is not None  # noqa: S101 - started by the caller
-        with suppress(subprocess.TimeoutExpired):  # who lost a connection may know before us
-            self._running.wait(_LAST_WORDS_S)
-            self._log.end(_QUIT_PATIENCE_S)
         what = error.what
-        if self._running.poll() is not None or self._log.no_room:
+        assert self._log is not None  # noqa: S101 - started by the caller
+        if self.is_unfit():
             what += f"; the end of the server's log:\n{self._log.last()}"
         return self._place.full(what) if self._log.no_room else RestoreFailed(what, remedy=error.remedy)
+
+    def is_unfit(self, patience_s: float = _LAST_WORDS_S) -> bool:
+        """Whether it ended, within that time even, or has no room on its disk."""
+        assert self._log is not None  # noqa: S101 - started by the caller
+        with suppress(subprocess.TimeoutExpired):  # who lost a connection may know before us
+            self._running.wait(patience_s)
+            self._log.end(_QUIT_PATIENCE_S)
+        return self._running.poll() is not None or self._log.no_room
 
     def stop(self) -> None:
         """Shut down in order, so that the directory is a clean cluster.
