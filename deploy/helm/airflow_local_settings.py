@@ -50,7 +50,7 @@ def _mount(pod: k8s.V1Pod, volume: k8s.V1Volume, path: str) -> None:
 
 
 def _volume_of_the_pod(name: str, size: str) -> k8s.V1Volume:
-    """Made with the pod and deleted with it; values.yaml has a killed pod deleted too, so nothing in clear outlives it."""
+    """Made with the pod and deleted with it. values.yaml has a killed pod deleted too: nothing in clear outlives it."""
     claim = k8s.V1PersistentVolumeClaimSpec(
         access_modes=["ReadWriteOnce"], resources=k8s.V1VolumeResourceRequirements(requests={"storage": size})
     )
