@@ -84,17 +84,18 @@ def test_a_directory_that_is_a_link_is_not_purged(tmp_path: Path):
 
 
 def test_another_tool_stops_the_clock(tmp_path: Path, started: list[int]):
-    with StagingDirectory(base=tmp_path, ttl_s=0.3) as staging:
-        for _ in range(3):
+    ttl_s = 2
+    with StagingDirectory(base=tmp_path, ttl_s=ttl_s) as staging:
+        for _ in range(5):
             staging.watch(shell("sleep 0.2", started).pid)
-            time.sleep(0.4)
+            time.sleep(0.6)
             assert staging.path.exists()
-        staging.watch(shell("exec sleep 30", started).pid)
+        staging.watch(shell("exec sleep 60", started).pid)
         staging.watch(shell("true", started).pid)
-        time.sleep(0.6)
+        time.sleep(ttl_s + 0.6)
         assert staging.path.exists(), "one tool still works"
         psutil.Process(started[-2]).kill()
-        assert wait_until(lambda: not staging.path.exists(), 2)
+        assert wait_until(lambda: not staging.path.exists(), 20)
 
 
 def test_all_that_a_tool_started_ends_with_it(started: list[int]):
