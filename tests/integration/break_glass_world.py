@@ -94,6 +94,7 @@ def what_is_left(
             world.backup.back_up(source(server=cluster.server))
         with psycopg.connect(cluster.dump_dsn) as connection:
             connection.execute(f"ALTER ROLE postgres RENAME TO {SUPERUSER}".encode())
+            connection.execute("ALTER DATABASE template1 ALLOW_CONNECTIONS false")
         cluster.dsn = cluster.dsn.replace("//postgres:", f"//{SUPERUSER}:")
         for entry in range(SEGMENTS):
             cluster.sql("INSERT INTO ledger VALUES (%s)", entry)

@@ -44,9 +44,7 @@ def test_one_command_leaves_a_server_that_answers(left: Left, folder: Path):
 
     assert restored.returncode == OK, restored.stderr.decode()
     psql, stop = printed(restored.stdout.decode())
-    asked = subprocess.run(
-        [*psql, "-d", "postgres", "-Atc", "SELECT count(*) FROM ledger"], capture_output=True, check=True
-    )
+    asked = subprocess.run([*psql, "-Atc", "SELECT count(*) FROM ledger"], capture_output=True, check=True)
     assert asked.stdout == f"{SEGMENTS}\n".encode()
     assert psql[psql.index("-U") + 1] == SUPERUSER
     subprocess.run(stop, check=True, capture_output=True)
@@ -65,7 +63,7 @@ def test_nothing_that_the_source_was_told_rules_the_server(left: Left, folder: P
     settings = "".join(f"{name} = '{value.format(folder=archive)}'\n" for name, value in told.items())
     (data / "postgresql.auto.conf").write_text(settings)
 
-    started = start_server(Server({}, BIN_DIR), data, port=None, superuser=SUPERUSER)
+    started = start_server(Server({}, BIN_DIR), data, port=None, superuser=SUPERUSER, database="postgres")
 
     script = ["CREATE TABLE written ()", "SELECT pg_switch_wal()", "CHECKPOINT", *(f"SHOW {name}" for name in told)]
     words = [word for line in script for word in ("-c", line)]

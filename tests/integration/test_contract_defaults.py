@@ -23,7 +23,7 @@ def broken(restored: Restored, *statements: str) -> dict[str, str]:
 
 
 def test_no_default_check_objects_to_any_kind_of_thing(restored: Restored):
-    checks = run_contract(restored.server(KINDS), DEFAULTS)
+    checks = list(run_contract(restored.server(KINDS), DEFAULTS))
 
     assert failed(checks) == {}
     assert [check.name for check in checks] == [

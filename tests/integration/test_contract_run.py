@@ -40,14 +40,14 @@ def test_own_checks_run_in_the_dumped_database_and_the_defaults_everywhere(resto
     contract = directory(no_evidence="SELECT current_database() AS found")
     restored.run("CREATE DATABASE closed ALLOW_CONNECTIONS false")
 
-    checks = run_contract_everywhere(restored.server, contract, KINDS)
+    checks = list(run_contract_everywhere(restored.server, contract, KINDS))
 
     names = [check.name for check in checks]
     assert names[:2] == [f"contract/fine ({KINDS})", f"contract/own/no_evidence ({KINDS})"]
     assert {"contract/fine (postgres)", "contract/fine (template1)"} <= set(names[2:])
     assert not [name for name in names[2:] if "own" in name or KINDS in name or "closed" in name]
     assert failed(checks) == {"contract/own/no_evidence": f"found {KINDS}"}
-    assert len(run_contract_everywhere(restored.server, contract, None)) == len(names) - 1
+    assert len(list(run_contract_everywhere(restored.server, contract, None))) == len(names) - 1
 
 
 def test_a_check_that_postgresql_refuses_has_failed_and_the_others_are_run(restored: Restored, directory):
@@ -62,7 +62,7 @@ def test_a_check_that_postgresql_refuses_has_failed_and_the_others_are_run(resto
         h_fine="SELECT 1 WHERE false; -- The end.\n",
     )
 
-    checks = run_contract(restored.server(KINDS), contract)
+    checks = list(run_contract(restored.server(KINDS), contract))
     found = failed(checks)
 
     assert [check.name.partition(" ")[0] for check in checks if check.result is Result.PASSED] == [

@@ -24,6 +24,8 @@ from pv_backup.services.restoration.configuration import add_missing_configurati
 from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.server import RestoredServer
 from pv_backup.services.restoration.target import RecoveryTarget
+from pv_backup.services.restoration.wal_archive import WalArchive
+from pv_backup.services.wal import is_history_name
 from tests.integration.wal_world import WalWorld, wal_world
 from tests.support.clusters import ClusterTemplate, open_directory
 from tests.support.servers import TestStack
@@ -54,13 +56,14 @@ class Odd:
 
 @pytest.fixture(scope="module")
 def odd(stack: TestStack, cluster_template: ClusterTemplate) -> Iterator[Odd]:
-    """The superuser is called `evidence`, and the backup holds no configuration."""
+    """The superuser is called `evidence`, nobody may connect to `template1`, and the backup holds no configuration."""
     cluster, folder = cluster_template.copied(), open_directory()
     try:
         with wal_world(stack, cluster, stack.new_journal(), stack.new_bucket()) as world:
             cluster.add_tablespace("apart")
             with psycopg.connect(cluster.dump_dsn) as connection:
                 connection.execute("ALTER ROLE postgres RENAME TO evidence")
+                connection.execute("ALTER DATABASE template1 ALLOW_CONNECTIONS false")
             for name in CONFIGURATION:  # the running server has read them
                 (cluster.postgres.data_directory / name).unlink()
             server = Server({**cluster.server.params, "user": "evidence"})
@@ -92,10 +95,11 @@ def as_owner(*command: object) -> subprocess.CompletedProcess[str]:
     return run("runuser", "-u", RUN_AS, "--", *command) if RUN_AS else run(*command)
 
 
-def test_a_superuser_of_another_name_is_found(odd: Odd):
+def test_a_superuser_of_another_name_is_found_and_a_database_that_lets_it_in(odd: Odd):
     with Sandbox(odd.data.parent) as sandbox, odd.restore(sandbox).recovered(RecoveryTarget()) as (server, restored):
         assert (server.superuser, restored.superuser) == ("evidence", "evidence")
-        with server.connect("postgres") as connection:
+        assert (server.database, restored.database) == ("postgres", "postgres")
+        with server.connect() as connection:
             assert connection.execute("SELECT count(*) FROM ledger").fetchone() == (1001,)
     assert sorted(path.name for path in odd.data.parent.iterdir()) == ["data"]
 
@@ -145,6 +149,23 @@ def test_a_server_that_is_lost_right_after_recovery_is_a_failed_restoration(odd:
     with (
         Sandbox(odd.data.parent) as sandbox,
         pytest.raises(RestoreFailed, match="the restored server failed a query: terminating connection"),
+        odd.restore(sandbox).recovered(RecoveryTarget()),
+    ):
+        pass
+
+
+def test_a_file_whose_fetch_fails_as_nobody_foresaw_ends_recovery(odd: Odd, monkeypatch):
+    fetch = WalArchive.fetch
+
+    def fail_on_segments(archive: WalArchive, name: str, path: Path) -> None:
+        if not is_history_name(name):
+            raise RuntimeError("can't start new thread")
+        fetch(archive, name, path)
+
+    monkeypatch.setattr(WalArchive, "fetch", fail_on_segments)
+    with (
+        Sandbox(odd.data.parent) as sandbox,
+        pytest.raises(RestoreFailed, match=r"0{7}1[0-9A-F]{16} could not be fetched: RuntimeError: can't start new"),
         odd.restore(sandbox).recovered(RecoveryTarget()),
     ):
         pass

@@ -98,7 +98,9 @@ def _restore(options: argparse.Namespace, settings: Settings, store: ObjectStore
     if options.start:
         from pv_backup.cli.starting import start_server
 
-        started = start_server(tools, directory, port=options.port, superuser=restored.superuser)
+        started = start_server(
+            tools, directory, port=options.port, superuser=restored.superuser, database=restored.database
+        )
         print("running; ask it something, or stop it:")
         print(f"  {started.psql}")
         print(f"  {started.stop}")

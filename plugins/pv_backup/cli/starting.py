@@ -35,8 +35,6 @@ host all all 127.0.0.1/32 scram-sha-256
 _CONFIGURATION: Final = """\
 # Empty: what this server runs by stands on its command line, which goes before the cluster's postgresql.auto.conf.
 """
-#: There is one in every cluster, and psql's own choice, a database called like the role, hardly in any.
-_ANY_DATABASE: Final = "template1"
 
 _APART: Final = {
     # Nothing may leave: neither WAL for an archive that is another server's, nor a subscription's word to its
@@ -73,26 +71,29 @@ class Started:
 
     :ivar home: its configuration, log and socket.
     :ivar superuser: who may log in by the socket, without a password.
+    :ivar database: that lets it in: psql's own choice, one called like the role, is hardly in any cluster.
     :ivar stop: the command that ends it.
     """
 
     home: Path
     port: int
     superuser: str
+    database: str
     stop: str
 
     @property
     def psql(self) -> str:
         """The command that asks it something."""
         where = ["-h", str(self.home), "-p", str(self.port)]
-        return shlex.join(["psql", *where, "-U", self.superuser, "-d", _ANY_DATABASE])
+        return shlex.join(["psql", *where, "-U", self.superuser, "-d", self.database])
 
 
-def start_server(tools: Server, directory: Path, *, port: int | None, superuser: str) -> Started:
+def start_server(tools: Server, directory: Path, *, port: int | None, superuser: str, database: str) -> Started:
     """Start PostgreSQL on a clean cluster and wait until it answers; it outlives us.
 
     :param port: on 127.0.0.1; None: it listens on its socket only.
     :param superuser: a role of the cluster that may log in.
+    :param database: that lets it in.
     :raises RestoreFailed: with the end of its log.
     """
     user = run_as()
@@ -128,7 +129,11 @@ def start_server(tools: Server, directory: Path, *, port: int | None, superuser:
         )
     stop = [tools.tool("pg_ctl"), "stop", "-D", str(directory)]
     return Started(
-        home, port or DEFAULT_PORT, superuser, shlex.join(["runuser", "-u", user, "--", *stop] if user else stop)
+        home=home,
+        port=port or DEFAULT_PORT,
+        superuser=superuser,
+        database=database,
+        stop=shlex.join(["runuser", "-u", user, "--", *stop] if user else stop),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from pv_backup.services import postgres
 from pv_backup.services.errors import ConfigurationError, RestoreFailed
 from pv_backup.services.postgres import Server
-from pv_backup.services.restoration import superuser
+from pv_backup.services.restoration import way_in
 
 pytestmark = pytest.mark.case("TC-NOM-04")
 
@@ -36,7 +36,7 @@ def test_a_tool_that_does_not_tell_its_version_is_named(tmp_path: Path, monkeypa
 
 
 def test_a_single_user_mode_that_hangs_ends_the_restoration(monkeypatch):
-    monkeypatch.setattr(superuser, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(way_in, "_PATIENCE_S", 0.2)
 
     with pytest.raises(RestoreFailed, match=r"did not name its superuser in 0\.2 s"):
-        superuser.find_superuser(["sleep", "60"], environment={"PATH": "/usr/bin:/bin"}, user=None)
+        way_in.find_way_in(["sh", "-c", "exec sleep 60"], environment={"PATH": "/usr/bin:/bin"}, user=None)

@@ -51,6 +51,7 @@ class Restored:
     :ivar wal_files: how many files were read from the bucket.
     :ivar seconds: from the first look into the bucket until queries are answered.
     :ivar superuser: of the cluster; `postgres`, unless there is no such role.
+    :ivar database: that lets it in; `template1`, unless that one is closed.
     """
 
     base: Base
@@ -61,6 +62,7 @@ class Restored:
     wal_files: int
     seconds: float
     superuser: str
+    database: str
 
     @property
     def reached_at(self) -> datetime:
@@ -218,7 +220,17 @@ class ClusterRestore:
             last_commit = datetime.fromisoformat(told[1])
         timeline = int(segment[:8], 16)
         log.info("recovered to %s in %.1f s: timeline %d from %s", route.target, seconds, timeline, lsn)
-        return Restored(route.base, route.target, timeline, lsn, last_commit, feed.served, seconds, server.superuser)
+        return Restored(
+            base=route.base,
+            target=route.target,
+            timeline=timeline,
+            lsn=lsn,
+            last_commit=last_commit,
+            wal_files=feed.served,
+            seconds=seconds,
+            superuser=server.superuser,
+            database=server.database,
+        )
 
     @staticmethod
     def _needed_bytes(route: Route) -> int:

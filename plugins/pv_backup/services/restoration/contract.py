@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from psycopg.adapt import AdaptersMap, Loader
 from pv_backup.services.errors import ConfigurationError
 from pv_backup.services.evidence.document import Check, Result
 from pv_backup.services.postgres import Server
-from pv_backup.services.restoration.asking import asking
+from pv_backup.services.restoration.asking import Unanswered, asking
 from pv_backup.services.restoration.discretion import told
 
 log = logging.getLogger(__name__)
@@ -48,9 +48,8 @@ _LIMITS: Final = {
 # An index must not hide what its table holds.
 _LIMITS_OF_DEFAULTS: Final = {"enable_indexscan": "off", "enable_indexonlyscan": "off", "enable_bitmapscan": "off"}
 
-#: There is one in every cluster.
-_ANY_DATABASE: Final = "template1"
-_DATABASES: Final = "SELECT datname FROM pg_database WHERE datallowconn ORDER BY datname"
+# Below zero: its DROP DATABASE was interrupted.
+_DATABASES: Final = "SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit >= -1 ORDER BY datname"
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,10 @@ class _AllAsWritten:
             self.adapters.register_loader(oid, _AsWritten)
 
 
-def run_contract(server: Server, directory: Path, *, only_defaults: bool = False) -> list[Check]:
-    """Run each check on one database, the defaults before the user's own, each kind by name.
+def run_contract(
+    server: Server, directory: Path, *, only_defaults: bool = False, unanswered: Unanswered = lambda failed: None
+) -> Iterator[Check]:
+    """Run each check on one database, the defaults before the user's own, each kind by name, as they are asked for.
 
     A check that PostgreSQL refuses has failed, and the others are run all the same. What a failed one found is in its
     detail, a line each; the last line is what its file says after `Next:` in its leading comment.
@@ -98,31 +99,38 @@ def run_contract(server: Server, directory: Path, *, only_defaults: bool = False
     :param server: with the database's name and a superuser.
     :param directory: with the default checks, and the user's own in its subdirectory `own/`.
     :param only_defaults: leave the user's own out: they know the dumped database and no other.
-    :raises ConfigurationError: if there is no directory, or nothing in it: no check is no proof.
+    :param unanswered: is told of each check that PostgreSQL refuses.
+    :raises ConfigurationError: at once, if there is no directory, or nothing in it: no check is no proof.
     """
-    return [_run(query, server) for query in _queries(directory) if not (query.is_own and only_defaults)]
+    queries = [query for query in _queries(directory) if not (query.is_own and only_defaults)]
+    return (_run(query, server, unanswered) for query in queries)
 
 
-def run_contract_everywhere(server: Callable[[str], Server], directory: Path, database: str | None) -> list[Check]:
+def run_contract_everywhere(
+    server: Callable[[str | None], Server],
+    directory: Path,
+    database: str | None,
+    *,
+    unanswered: Unanswered = lambda failed: None,
+) -> Iterator[Check]:
     """Run the whole contract on the dumped database, and the default checks on every other one of the cluster.
 
-    :param server: how to reach a database of the cluster, by its name.
+    :param server: how to reach a database of the cluster, by its name; None: any that lets us in.
     :param database: the dumped one; None: there is none, and the default checks are all.
+    :param unanswered: as for :func:`run_contract`.
     :raises ConfigurationError: as :func:`run_contract`.
     :raises RestoreFailed: if the server does not tell its databases.
     """
-    catalogue = server(_ANY_DATABASE)
     with asking(
-        catalogue,
+        server(None),
         failing="the restored server does not tell its databases",
         remedy="see in the task's log how that server ended, then start the drill again",
+        unanswered=unanswered,
     ) as connection:
-        names = [name for (name,) in connection.execute(_DATABASES).fetchall()]
-    checks = run_contract(server(database), directory) if database is not None else []
-    for name in names:
-        if name != database:
-            checks += run_contract(server(name), directory, only_defaults=True)
-    return checks
+        others = [name for (name,) in connection.execute(_DATABASES).fetchall() if name != database]
+    whole = [run_contract(server(database), directory, unanswered=unanswered)] if database is not None else []
+    defaults = [run_contract(server(name), directory, only_defaults=True, unanswered=unanswered) for name in others]
+    return chain.from_iterable(whole + defaults)
 
 
 def _queries(directory: Path) -> list[_Query]:
@@ -136,7 +144,7 @@ def _queries(directory: Path) -> list[_Query]:
     return defaults + [_Query(path, is_own=True) for path in sorted((directory / OWN).glob("*.sql"))]
 
 
-def _run(query: _Query, server: Server) -> Check:
+def _run(query: _Query, server: Server, unanswered: Unanswered) -> Check:
     name, began = f"{query.name} ({server.database})", time.monotonic()
     comment = text = ""
     try:
@@ -147,6 +155,7 @@ def _run(query: _Query, server: Server) -> Check:
         findings = _findings(server, text, query.limits)
     except psycopg.Error as error:
         findings = [_shortened(told(error, asked=True) + _line_of(error, text), _SHOWN_OF_AN_ERROR)]
+        unanswered(f"{name}: {findings[0]}")
     except OSError as error:
         findings = [str(error)]
     result = Result.FAILED if findings else Result.PASSED

@@ -38,6 +38,7 @@ from pv_backup.services.restoration.comparison import compare_row_counts
 from pv_backup.services.restoration.contract import run_contract, run_contract_everywhere
 from pv_backup.services.restoration.dump import DumpRestore
 from pv_backup.services.restoration.dump_choice import choose_dump
+from pv_backup.services.restoration.fitness import demand_fit
 from pv_backup.services.restoration.route import Route
 from pv_backup.services.restoration.sandbox import Sandbox
 from pv_backup.services.restoration.server import RestoredServer
@@ -142,11 +143,12 @@ class DrillLeg(ABC):
             if manifest
         ]
 
-    def _count(self, server: Server) -> Counted | None:
+    def _count(self, server: RestoredServer, database: str) -> Counted | None:
         """Note the rows by table; that they can't be counted is a finding, and pg_amcheck may say why."""
         try:
-            counted = count_rows(server)
+            counted = count_rows(server.server(database))
         except RestoreFailed as error:
+            demand_fit(server)(error.what)
             detail = f"{error.what}\n{NEXT} {error.remedy}"
             self._checks.append(Check(name="row_counts", result=Result.FAILED, seconds=0.0, detail=detail))
             return None
@@ -186,11 +188,12 @@ class LogicalLeg(DrillLeg):
         with engine.restored(dump, roles) as (server, restored):
             self._note_reached(order, datetime.fromisoformat(dump.exported_at))
             database = server.server(restored.database)
-            self._checks += run_contract(database, tools.contract)
-            counted = self._count(database)
+            for check in run_contract(database, tools.contract, unanswered=demand_fit(server)):
+                self._checks.append(check)
+            counted = self._count(server, restored.database)
             if counted is not None:
                 self._checks.append(compare_row_counts(counted.rows, dump))
-            self._checks.append(amcheck(database))
+            self._checks.append(amcheck(database, unanswered=demand_fit(server)))
 
 
 class PhysicalLeg(DrillLeg):
@@ -225,7 +228,10 @@ class PhysicalLeg(DrillLeg):
     def _check_identity(self, server: RestoredServer, base: Manifest) -> None:
         began = time.monotonic()
         with asking(
-            server.server(), failing="the restored server does not tell its system identifier", remedy="see its log"
+            server.server(),
+            failing="the restored server does not tell its system identifier",
+            remedy="see its log",
+            unanswered=demand_fit(server),
         ) as connection:
             (identifier,) = one_row(connection, "SELECT system_identifier::text FROM pg_control_system()")
         self._facts["system_identifier"] = identifier
@@ -242,10 +248,12 @@ class PhysicalLeg(DrillLeg):
     def _check_databases(self, server: RestoredServer, order: DrillOrder) -> None:
         """The contract in the database that is dumped, where one is, and its default part everywhere."""
         database = self._dumped_database(order)
-        self._checks += run_contract_everywhere(server.server, self.tools.contract, database)
+        contract = self.tools.contract
+        for check in run_contract_everywhere(server.server, contract, database, unanswered=demand_fit(server)):
+            self._checks.append(check)
         if database is not None:
-            self._count(server.server(database))
-        self._checks.append(amcheck(server.server(), everywhere=True))
+            self._count(server, database)
+        self._checks.append(amcheck(server.server(), everywhere=True, unanswered=demand_fit(server)))
 
     def _dumped_database(self, order: DrillOrder) -> str | None:
         """The one that the logical leg restores; None where nothing was dumped before the target."""

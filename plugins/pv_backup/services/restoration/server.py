@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 import signal
 import subprocess
@@ -22,20 +21,21 @@ from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.discretion import told
 from pv_backup.services.restoration.said import Tail
 from pv_backup.services.restoration.session import session_options
-from pv_backup.services.restoration.superuser import find_superuser
 from pv_backup.services.restoration.tools import Place, Started, hand_to, run_as, start, unwatched
+from pv_backup.services.restoration.way_in import find_way_in, is_locked_out, may_pass
 from pv_backup.services.restoration.writing import writing
 
 log = logging.getLogger(__name__)
 
 SUPERUSER: Final = "postgres"
 _PORT: Final = "5432"
-#: There is one in every cluster; `postgres` may have been dropped, or be what is restored.
-_ANY_DATABASE: Final = "template1"
+# Nearly every cluster has it; `postgres` may have been dropped, or be what is restored.
+_DATABASE: Final = "template1"
 _LOOK_EVERY_S: Final = 0.05
 _STOP_PATIENCE_S: Final = 120
 _QUIT_PATIENCE_S: Final = 10
-_LOCKED_OUT: Final = re.compile(r'role ".*" (does not exist|is not permitted to log in)')
+# A server that is up and refuses us does so for good, unless the machine lacks something for a moment.
+_REFUSED_S: Final = 10
 _LAST_WORDS_S: Final = 1
 
 # The cluster's own settings must neither reach the outside (archiving) nor hang on files that are not here.
@@ -78,6 +78,7 @@ class RestoredServer:
     :param started: is told of the server's pid before it begins.
     :param place: the disk that it fills, None: that of the data directory.
     :ivar superuser: who connects; another one if the cluster does not let that one in.
+    :ivar database: where to, if it does not matter: `template1`, or another one if that is closed.
     """
 
     def __init__(
@@ -100,17 +101,20 @@ class RestoredServer:
         self._place = place or Place(data)
         self._home_place = self._place if home else Place(Path(tempfile.gettempdir()))
         self.superuser = superuser
+        self.database = _DATABASE
+        self._knows_way_in = False
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Tail | None = None
         self._earlier = ""
 
     def server(self, database: str | None = None) -> Server:
         """How tools and checks reach one of its databases, as superuser; None: one that lets us in."""
-        params = {"host": str(self._home), "port": _PORT, "user": self.superuser, "dbname": database or _ANY_DATABASE}
+        params = {"host": str(self._home), "port": _PORT, "user": self.superuser}
+        params["dbname"] = self.database if database is None else database
         params["options"] = session_options()
         return Server(params, self._tools.bin_dir)
 
-    def connect(self, database: str = _ANY_DATABASE) -> psycopg.Connection:
+    def connect(self, database: str | None = None) -> psycopg.Connection:
         """A connection of the superuser."""
         return psycopg.connect(**self.server(database).params, autocommit=True)  # type: ignore[arg-type]
 
@@ -160,11 +164,25 @@ class RestoredServer:
     def wait_until_recovered(self) -> None:
         """Wait until recovery, if any, has ended and a superuser's queries are answered, however long it takes.
 
-        :raises RestoreFailed: with the end of its log, if the server ends instead.
+        :raises RestoreFailed: if the server ends instead, with the end of its log; or refuses us, in its words.
         """
+        refused_at: float | None = None
         while self._running.poll() is None:
-            if self._answers():
-                return
+            try:
+                if self._answers():
+                    return
+                refused_at = None
+            except psycopg.OperationalError as error:
+                if may_pass(error):
+                    refused_at = None
+                elif is_locked_out(error) and not self._knows_way_in:
+                    self._take_another_way_in()
+                else:
+                    refused_at = refused_at or time.monotonic()
+                    if time.monotonic() - refused_at > _REFUSED_S:
+                        raise self._refused(error) from None
+            except psycopg.Error as error:
+                raise self.failed_query(error) from None
             time.sleep(_LOOK_EVERY_S)
         ended = RestoreFailed(
             "PostgreSQL ended before it answered queries",
@@ -173,29 +191,28 @@ class RestoredServer:
         raise self.explained(ended)
 
     def _answers(self) -> bool:
-        try:
-            with self.connect() as connection:
-                row = connection.execute(
-                    "SELECT pg_is_in_recovery(), current_setting('is_superuser') = 'on'"
-                ).fetchone()
-        except psycopg.OperationalError as error:
-            if not _LOCKED_OUT.search(str(error)):
-                return False
-            row = (False, False)
-        except psycopg.Error as error:
-            raise self.failed_query(error) from None
+        with self.connect() as connection:
+            row = connection.execute("SELECT pg_is_in_recovery(), current_setting('is_superuser') = 'on'").fetchone()
         if row == (False, False):
-            self._take_another_superuser()
-            return False
+            self._take_another_way_in()
         return row == (False, True)
 
-    def _take_another_superuser(self) -> None:
+    def _take_another_way_in(self) -> None:
         self.stop()
         self._earlier = self.log_text
-        command = [*self._command("--single"), _ANY_DATABASE]
-        self.superuser = find_superuser(command, environment=self._environment(), user=self._user)
-        log.info("the cluster's superuser is %s", self.superuser)
+        found = find_way_in(self._command("--single"), environment=self._environment(), user=self._user)
+        self.superuser, self.database = found.superuser, found.database
+        self._knows_way_in = True
+        log.info("the cluster lets its superuser %s into the database %s", found.superuser, found.database)
         self.start()
+
+    def _refused(self, error: psycopg.Error) -> RestoreFailed:
+        refused = RestoreFailed(
+            f"the restored server is up and refuses us: {told(error)}",
+            remedy="if it names a page or a file that can't be read, that was broken on the source already: run "
+            "pg_amcheck there today, and restore to a time before it broke; else see its log. The bucket is unchanged",
+        )
+        return self.explained(refused)
 
     @property
     def _running(self) -> subprocess.Popen[bytes]:
