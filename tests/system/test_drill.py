@@ -9,17 +9,30 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dev.servers.postgres import BIN_DIR
 from pv_backup.services.evidence.document import Evidence
 from pv_backup.services.evidence.signed import SignedDocument
 from tests.integration.drill_world import DRILL, Scene, scene
 from tests.integration.wal_world import wait_until
 from tests.support.clusters import ClusterTemplate
 from tests.support.servers import TestStack
-from tests.system.airflow_world import AirflowWorld, wait_for
+from tests.system.airflow_world import ROOT, AirflowWorld, wait_for
 
 pytestmark = pytest.mark.case("TC-NOM-04", "TC-INV-09")
 
 GONE_S = 60
+LEG_LIMIT_S = 5
+# What a failed drill starts.
+ASKS = "pv_backup_compliance"
+# The DAG's own file, with a leg that has seconds where it has hours.
+_IN_A_HURRY = """
+import runpy
+from datetime import timedelta
+
+leg = runpy.run_path({dag_file!r})["restore_the_dump"]
+leg.execution_timeout = timedelta(seconds={limit_s})
+dag = leg.dag  # by its type Airflow finds the DAG
+"""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +72,38 @@ def test_a_drill_passes_and_its_evidence_is_on_record(world: AirflowWorld, open_
     assert list(open_path.iterdir()) == []
 
 
+@pytest.mark.case("TC-ERR-07")
+def test_a_leg_that_does_not_end_is_not_tried_again_and_the_drill_says_so(
+    world: AirflowWorld, open_path: Path, tmp_path: Path
+):
+    dags, programs = tmp_path / "dags", open_path / "programs"
+    dags.mkdir()
+    (dags / f"{DRILL}.py").write_text(
+        _IN_A_HURRY.format(dag_file=str(ROOT / "dags" / f"{DRILL}.py"), limit_s=LEG_LIMIT_S)
+    )
+    (dags / f"{ASKS}.py").symlink_to(ROOT / "dags" / f"{ASKS}.py")
+    that_never_ends(programs, "pg_restore")
+    (open_path / "staging").mkdir(mode=0o755)
+    world.env |= {"AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
+
+    ended = world.start(
+        DRILL, conf={"target": "latest", "leg": "logical"}, pg_bin_dir=programs, staging_directory=open_path / "staging"
+    ).wait()
+
+    tasks = world.tasks(DRILL)
+    assert tasks["restore_the_dump"] == ("failed", 1), ended.log
+    assert tasks["record_the_evidence"][0] == "success"
+    assert tasks["demand_the_proof"][0] == "failed"
+    (row,) = world.sql("SELECT * FROM pv_backup.restoration_evidence")
+    evidence = Evidence.model_validate(SignedDocument.parse(row["document"]).evidence)
+    (incident,) = world.sql("SELECT * FROM pv_backup.compliance_incidents")
+    assert (row["verdict"], evidence.failures[0].code, incident["code"]) == ("FAILED", "TOO-SLOW", "TOO-SLOW")
+    assert f"still at work after 0:00:0{LEG_LIMIT_S}" in incident["reason"]
+    wait_until(
+        lambda: not list((open_path / "staging").iterdir()), meaning="the staging area is empty", timeout_s=GONE_S
+    )
+
+
 @pytest.mark.case("TC-ERR-07", "TC-ERR-08")
 def test_a_drill_that_is_killed_at_work_leaves_neither_files_nor_servers(world: AirflowWorld, open_path: Path):
     run = world.start(DRILL, conf={"target": "latest"})
@@ -68,6 +113,16 @@ def test_a_drill_that_is_killed_at_work_leaves_neither_files_nor_servers(world: 
 
     wait_until(lambda: not restored_servers(open_path), meaning="the servers are gone", timeout_s=GONE_S)
     wait_until(lambda: not list(open_path.iterdir()), meaning="the staging area is empty", timeout_s=GONE_S)
+
+
+def that_never_ends(programs: Path, name: str) -> None:
+    """PostgreSQL's programs in a directory of their own, one of which hangs."""
+    programs.mkdir()
+    for program in BIN_DIR.iterdir():
+        if program.name != name:
+            (programs / program.name).symlink_to(program)
+    (programs / name).write_text(f"#!/bin/sh\n[ $1 = --version ] && exec {BIN_DIR / name} $1\nexec sleep 600\n")
+    (programs / name).chmod(0o755)
 
 
 def restored_servers(staging: Path) -> list[int]:

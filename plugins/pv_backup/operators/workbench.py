@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
 
     from pv_backup.hooks.journal import JournalHook
+    from pv_backup.services.key_wrapping import KeyWrapper
     from pv_backup.services.object_store import ObjectStore
     from pv_backup.services.postgres import Server
     from pv_backup.services.settings import Settings
@@ -57,16 +58,24 @@ def object_store(ids: ConnectionIds, settings: Settings) -> ObjectStore:
         return BackupStoreHook(aws_conn_id=ids.store).object_store(settings)
 
 
+def key_wrapper(ids: ConnectionIds, settings: Settings) -> KeyWrapper:
+    """The key alone, for a task that has no use for the journal.
+
+    :raises ConfigurationError: if the connection is missing.
+    """
+    from pv_backup.hooks.vault_transit import VaultTransitHook
+
+    with named_connection(ids.vault):
+        return VaultTransitHook(vault_conn_id=ids.vault).key_wrapper(settings.transit_key)
+
+
 def build_workbench(ids: ConnectionIds, settings: Settings) -> Workbench:
     """Make the clients that a step needs.
 
     :raises ConfigurationError: if a connection is missing.
     :raises FailClosedError: ERR-47-02, if the journal's is missing, and Vault is sealed or away.
     """
-    from pv_backup.hooks.vault_transit import VaultTransitHook
     from pv_backup.services.workbench import Workbench
 
-    store = object_store(ids, settings)
-    with named_connection(ids.vault):
-        keys = VaultTransitHook(vault_conn_id=ids.vault).key_wrapper(settings.transit_key)
+    store, keys = object_store(ids, settings), key_wrapper(ids, settings)
     return Workbench.over(settings, store=store, keys=keys, sessions=journal_sessions(ids))

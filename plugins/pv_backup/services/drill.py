@@ -61,19 +61,27 @@ class DrillOrder(BaseModel):
         return datetime.fromisoformat(self.started_at if self.target == LATEST else self.target)
 
 
+def unbegun(leg: Leg, order: DrillOrder, error: BaseException) -> LegReport:
+    """The report of a leg that failed before it could look at anything, as far as anybody knows.
+
+    :param error: by which it failed.
+    """
+    return LegReport(
+        leg=leg,
+        verdict=Verdict.FAILED,
+        started_at=order.started_at,
+        finished_at=rfc3339(datetime.now(UTC)),
+        failure=Failure.of(error),
+    )
+
+
 def without_a_word(leg: Leg, order: DrillOrder) -> LegReport:
     """The report of a leg whose process ended before it could write one (ERR-47-08)."""
     died = WorkerDied(
         f"the worker of the {leg} leg ended without a word",
         remedy="see who kills processes on that worker (the OOM killer?); its guard has wiped the staging area",
     )
-    return LegReport(
-        leg=leg,
-        verdict=Verdict.FAILED,
-        started_at=order.started_at,
-        finished_at=rfc3339(datetime.now(UTC)),
-        failure=Failure.of(died),
-    )
+    return unbegun(leg, order, died)
 
 
 def conclude(order: DrillOrder, reports: Sequence[LegReport], *, bucket: str) -> Evidence:

@@ -23,6 +23,12 @@ class ContractBroken(RestoreFailed):
     code = "CONTRACT"
 
 
+class LegTooSlow(RestoreFailed):
+    """A leg was still at work when its time was over: a way back that takes longer than a day is none."""
+
+    code = "TOO-SLOW"
+
+
 class PlanMissing(RefusedError):
     """A compliance incident is not closed without an action plan and the name of who answers for it."""
 
