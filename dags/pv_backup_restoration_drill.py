@@ -29,11 +29,14 @@ trigger it again: the incident stays open until its action plan is there, but th
 * CONTRACT: the named check returned rows, or rows are missing. Run its file of `include/sql/contract/` on the source.
 * RESTORE: PostgreSQL or pg_restore refused; its own words follow (an extension that this worker lacks, say).
 * STAGING-FULL: no room on the worker; the message says how much is needed.
+* TOO-SLOW: the leg took longer than 20 hours, or came too late to be over 5 hours before the run's end.
 * ERR-47-02: Vault is sealed. ERR-47-03: S3 is away. ERR-47-08: a leg's process was killed. Mend it, drill again.
 * CONFIGURATION: the message names the setting, the connection or the directory.
 
 REFUSED, FAILED_FORMAT in `choose_the_target`: the target is later than the last shipped commit, or no time; no drill
-was begun. ERR-47-06: the journal is down; a drill that left nothing is found by `pv_backup_compliance`.
+was begun. ERR-47-02, ERR-47-06, CONFIGURATION in `record_the_evidence`: the drill is over, and can't be put on record.
+Bring back Vault (which may keep the journal's connection and the settings), the journal or the setting: the task tries
+again every 15 minutes for 12 hours. A drill that left nothing is found by `pv_backup_compliance`.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ from pv_backup.dag_basics import LONG_STEP, Tag, drill_form
 from pv_backup.dag_defaults import DEFAULT_ARGS, ON_RUN_FAILURE
 from pv_backup.operators.drill import ChooseTargetOperator, RestoreClusterOperator, RestoreDumpOperator
 from pv_backup.operators.evidence import DemandProofOperator, RecordEvidenceOperator, SeeToIncidentOperator
+from pv_backup.operators.retrying import PATIENT_RETRIES, PatientRetryPolicy
 from pv_backup.services.settings import DRILL_PERIOD_DAYS
 
 with DAG(
@@ -56,7 +60,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    # Less than what pv_backup_compliance gives a drill before it calls it unproven.
+    # Less than what pv_backup_compliance gives a drill before it calls it unproven. The legs end 5 hours before it.
     dagrun_timeout=timedelta(hours=46),
     default_args=DEFAULT_ARGS,
     on_failure_callback=ON_RUN_FAILURE,
@@ -75,6 +79,8 @@ with DAG(
         order_from="choose_the_target",
         legs_from=["restore_the_dump", "restore_the_cluster"],
         trigger_rule="all_done",
+        retries=PATIENT_RETRIES,
+        retry_policy=PatientRetryPolicy(),
     )
     demand_the_proof = DemandProofOperator(
         task_id="demand_the_proof",

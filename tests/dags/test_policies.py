@@ -18,7 +18,7 @@ from pv_backup.notifiers.incident import IncidentNotifier
 from pv_backup.notifiers.lines import SecondLine
 from pv_backup.notifiers.mail import MailNotifier
 from pv_backup.notifiers.webhook import WebhookNotifier
-from pv_backup.operators.retrying import MAX_RETRIES, BackupRetryPolicy
+from pv_backup.operators.retrying import MAX_RETRIES, PATIENT_RETRIES, BackupRetryPolicy, PatientRetryPolicy
 from tests.dags.dag_world import DAG_FILES, dag_bag, dags, imports_any
 
 pytestmark = pytest.mark.case("TC-NR-05")
@@ -37,6 +37,8 @@ SEVERAL_AT_ONCE = {"pv_backup_incident"}
 NEVER_PAUSED_AT_FIRST = {"pv_backup_compliance", "pv_backup_incident"}
 # The sensor whose wait is its retry.
 NEVER_RETRIED = {"pv_backup_watchdog.wait_for_backup"}
+# What a drill of many hours has found would be lost with it.
+PATIENT = {"pv_backup_restoration_drill.record_the_evidence"}
 each_dag = pytest.mark.parametrize("dag", dags(), ids=lambda dag: dag.dag_id)
 each_dag_of_a_day = pytest.mark.parametrize(
     "dag", [dag for dag in dags() if dag.dag_id not in {*RUNS_OF_NO_DAY, *OWN_FORMS}], ids=lambda dag: dag.dag_id
@@ -137,9 +139,10 @@ def test_the_form_refuses_what_names_no_incident(incident: object):
 @each_task
 def test_a_task_has_an_owner_a_deadline_and_the_retry_policy(task: BaseOperator):
     assert task.owner == "pv-backup"
-    never = task.dag_id in RETRIED_BY_THE_NEXT_RUN or f"{task.dag_id}.{task.task_id}" in NEVER_RETRIED
-    assert task.retries == (0 if never else MAX_RETRIES)
-    assert isinstance(task.retry_policy, BackupRetryPolicy)
+    name = f"{task.dag_id}.{task.task_id}"
+    never = task.dag_id in RETRIED_BY_THE_NEXT_RUN or name in NEVER_RETRIED
+    assert task.retries == (0 if never else PATIENT_RETRIES if name in PATIENT else MAX_RETRIES)
+    assert type(task.retry_policy) is (PatientRetryPolicy if name in PATIENT else BackupRetryPolicy)
     # Of a task that was killed, before its lease runs out: then nothing is settled, and nobody paged.
     assert task.retry_delay < timedelta(seconds=15)
     if isinstance(task, HITLOperator):

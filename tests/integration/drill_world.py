@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from airflow.sdk.definitions.retry_policy import RetryAction
 from airflow.sdk.exceptions import AirflowSkipException
 from psycopg.conninfo import make_conninfo
 
@@ -155,11 +156,13 @@ class Drill:
     """One run of the DAG, task by task, its XComs in a dictionary.
 
     :ivar errors: by which tasks failed, by task_id.
+    :ivar has_retries: whether Airflow will give each task the retries that its DAG grants.
     """
 
     params: dict[str, str]
     xcoms: dict[tuple[str, str], Any] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
+    has_retries: bool = False
 
     @property
     def conclusion(self) -> dict[str, Any]:
@@ -193,9 +196,14 @@ class Drill:
             self.xcoms[task_id, "return_value"] = task.execute(context)
         except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
             self.errors[task_id] = error
-            if not isinstance(error, AirflowSkipException):
+            if not isinstance(error, AirflowSkipException) and not self._is_tried_again(task, context, error):
                 for callback in task.on_failure_callback:
                     callback(context | {"exception": error})
+
+    def _is_tried_again(self, task: Any, context: Any, error: Exception) -> bool:
+        ti = context["ti"]
+        decision = task.retry_policy.evaluate(error, ti.try_number, ti.max_tries, context)
+        return decision.action is RetryAction.RETRY and ti.try_number <= ti.max_tries
 
     def _context(self, task: Any) -> Any:
         def push(key: str, value: Any) -> None:
@@ -206,7 +214,7 @@ class Drill:
             task_id=task.task_id,
             log_url="",
             try_number=1,
-            max_tries=0,
+            max_tries=task.retries if self.has_retries else 0,
             xcom_push=push,
             xcom_pull=lambda task_ids, key="return_value": self.xcoms.get((task_ids, key)),
         )

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 
 from pv_backup.operators.base import BackupStepOperator
 from pv_backup.operators.drill import REPORT
 from pv_backup.operators.kept_in_vault import named_connection
+from pv_backup.operators.retrying import PATIENT_DELAY, PATIENT_RETRIES, PatientRetryPolicy
 from pv_backup.operators.start_run import StartOnceOperator
 from pv_backup.operators.workbench import journal_sessions, object_store
 from pv_backup.services.drill_errors import DrillFailed
-from pv_backup.services.errors import ConfigurationError, PvBackupError, RefusedError
+from pv_backup.services.errors import ConfigurationError, PvBackupError, RefusedError, explain
 from pv_backup.services.evidence.document import Verdict
 
 if TYPE_CHECKING:
@@ -25,11 +26,27 @@ if TYPE_CHECKING:
     from pv_backup.services.settings import Settings
 
 
+class RecordWaits(PvBackupError):
+    """A drill is over and not on record, for want of something that a person must mend.
+
+    :param error: what is wanting; it gives its code.
+    """
+
+    def __init__(self, drill_id: str, error: BaseException) -> None:
+        self.code, what, remedy = explain(error)
+        super().__init__(
+            f"drill {drill_id} is over and can't be put on record: {what}",
+            remedy=f"{remedy}. It is tried again every {PATIENT_DELAY} h for {PATIENT_RETRIES * PATIENT_DELAY} h: "
+            "until then nothing is lost",
+        )
+
+
 class RecordEvidenceOperator(BackupStepOperator):
     """Put on record what the legs came to, however they ended.
 
     The database's copy is the lasting one and is written first, in one transaction with the incident; bucket, mail and
-    webhook get theirs afterwards, and one that is down is logged and fails nothing.
+    webhook get theirs afterwards, and one that is down is logged and fails nothing. What it can't do without (journal,
+    settings, the Vault that may keep both) it waits for, and people hear of that at once.
 
     :param order_from: the task that settled the target.
     :param legs_from: the tasks of the two legs, the logical one first.
@@ -39,6 +56,25 @@ class RecordEvidenceOperator(BackupStepOperator):
         super().__init__(**kwargs)
         self.order_from = order_from
         self.legs_from = legs_from
+
+    def execute(self, context: Context) -> Any:
+        """Put it on record, and tell people if that has to wait for them."""
+        order = self._order(context)
+        try:
+            return super().execute(context)
+        except (Exception, AirflowTaskTimeout) as error:
+            ti, policy = context["ti"], self.retry_policy
+            if isinstance(policy, PatientRetryPolicy) and policy.waits(error, ti.try_number, ti.max_tries):
+                self._tell_that_it_waits(context, order, error)
+            raise
+
+    def _tell_that_it_waits(self, context: Context, order: DrillOrder, error: BaseException) -> None:
+        """Once a drill and cause: Airflow's callback comes only when the last try has failed."""
+        from pv_backup.operators.alerting import alert_of
+
+        waits = RecordWaits(order.drill_id, error)
+        name = f"{waits.code}/{order.drill_id}"
+        alert_of(context, waits, backup_id=None, connections=self.connections, incident=name)
 
     def step(self, context: Context, settings: Settings) -> dict[str, Any]:
         """Return what the drill's end needs to know, by what stands on record: somebody may have cleared this task.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk import RetryDecision, RetryPolicy
+from airflow.sdk.definitions.retry_policy import RetryAction
 
 from pv_backup.operators.configuration import load_settings
-from pv_backup.services.errors import PvBackupError, RetryableError
+from pv_backup.services.errors import PvBackupError, RefusedError, RetryableError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from pv_backup.services.settings import Settings
 
 MAX_RETRIES = 3
+#: A task that waits for a person to mend what it needs tries again so often, at this distance: a night and a morning.
+PATIENT_RETRIES: Final = 48
+PATIENT_DELAY: Final = timedelta(minutes=15)
 
 
 def tries_done(try_number: int, max_tries: int) -> int:
@@ -67,3 +71,24 @@ class BackupRetryPolicy(RetryPolicy):
     def deserialize(cls, data: dict[str, Any]) -> BackupRetryPolicy:
         """The policy again."""
         return cls()
+
+
+class PatientRetryPolicy(BackupRetryPolicy):
+    """For a task whose failure would lose what hours of work have found: it waits until somebody unseals or repairs.
+
+    Nothing is done in another way meanwhile (INV-47-03), and what the rules refuse is refused at once.
+    """
+
+    def evaluate(
+        self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
+    ) -> RetryDecision:
+        """As for every task first; where that gives up, slowly."""
+        tries = PATIENT_RETRIES - (max_tries - try_number)
+        decision = super().evaluate(exception, tries, MAX_RETRIES, context)
+        if decision.action is RetryAction.RETRY or isinstance(exception, RefusedError) or try_number > max_tries:
+            return decision
+        return RetryDecision.retry(PATIENT_DELAY, f"it waits for whoever mends that: {decision.reason}")
+
+    def waits(self, exception: BaseException, try_number: int, max_tries: int) -> bool:
+        """Whether the next try needs a person, who must hear of it now."""
+        return self.evaluate(exception, try_number, max_tries).retry_delay == PATIENT_DELAY
