@@ -8,11 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import requests
 
 from dev import guard
 from dev.airflow_env import UI_USER
@@ -22,15 +20,15 @@ from dev.servers.redis import Redis
 from tests.system.airflow_world import AirflowWorld
 from tests.system.machine import Machine
 from tests.system.turns import Turns
-from tests.system.whole_airflow import START_PATIENCE_S, WholeAirflow, until
+from tests.system.whole_airflow import TASKS_PATIENCE, WholeAirflow, until
 
 AIRFLOW = str(Path(sys.executable).parent / "airflow")
 # `airflow standalone` runs these too, but forces the local executor on them.
 COMPONENTS = ("scheduler", "dag-processor", "api-server", "triggerer")
 SHARED_QUEUE = "default"
-# A worker that is not heard of for so long is dead. Theirs is to be heard of every second.
-SILENCE_S = 15
-PATIENCE_S = 240  # of a busy machine; a few seconds of a free one
+# A worker that is not heard of for so long is dead. Theirs is to be heard of every second, but on a busy machine the
+# API server hears nobody for half a minute.
+SILENCE_S = 45
 OVER = {"success", "failed"}
 
 
@@ -112,14 +110,7 @@ class CeleryAirflow:
         self.client.call("PATCH", path, json={"chosen_options": options, "params_input": form})
 
     def wait(self, holds: Callable[[], object], meaning: str) -> None:
-        """The API server answers nobody while it builds what workers talk to: half a minute on a busy machine."""
-
-        def already() -> object:
-            with suppress(requests.Timeout):
-                return holds()
-            return False
-
-        until(already, patience_s=PATIENCE_S, meaning=meaning, log=self.log)
+        until(holds, meaning=meaning, log=self.log)
 
 
 @contextmanager
@@ -143,20 +134,21 @@ def running_on(world: AirflowWorld, workers: Sequence[tuple[Machine, str]]) -> I
         for name in COMPONENTS:
             components.append(_component(name, env=env, folder=world.folder, log=log))
         for machine, queues in workers:
-            _start_worker(machine, queues, env=env, log=log)
-        until(client.is_healthy, patience_s=START_PATIENCE_S, meaning="Airflow is healthy", log=log)
-        until(turns.all_answer, patience_s=START_PATIENCE_S, meaning="every worker answers", log=log)
-        client.log_in()
+            _start_worker(machine, queues, env=turns.of_a_worker(env), log=log)
+        until(client.is_healthy, meaning="Airflow is healthy", log=log)
+        until(turns.all_answer, meaning="every worker answers", log=log)
+        turns.begin()
+        client.get_ready()
         yield CeleryAirflow(client, redis, turns, log)
 
 
 def _settings(redis: Redis) -> dict[str, str]:
     return {
+        **TASKS_PATIENCE,
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
         "AIRFLOW__CELERY__BROKER_URL": redis.url,
         "AIRFLOW__CELERY__WORKER_CONCURRENCY": "1",
-        "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps({"worker_send_task_events": True}),
         # Nothing runs but what the test starts.
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",

@@ -106,7 +106,7 @@ def story(
 
 def fill(world: AirflowWorld, cluster: SourceCluster) -> None:
     """Evidence, some of it in a tablespace of its own, so that a base backup must be staged; a part of an upload."""
-    world.fill_source(megabytes=12)
+    world.fill_source(megabytes=24)
     cluster.add_tablespace("attic")
     cluster.sql("CREATE TABLE kept TABLESPACE attic AS SELECT generate_series(1, 1000) AS piece")
     world.env["PV_BACKUP_PART_SIZE_MB"] = "5"
@@ -148,7 +148,7 @@ def lose_a_machine(story: Story, airflow: CeleryAirflow) -> None:
     relaunch = airflow.trigger(RELAUNCH, day="yesterday")
     dump = f"relaunch__{relaunch}"
     airflow.wait_for_the_task(DUMP, dump, "stream_dump", "running")
-    half_way = gate.dump_that_has_written(megabytes=8)
+    half_way = gate.dump_that_has_written(megabytes=12)
     (victim,) = [machine for machine in story.machines if half_way in machine.processes()]
     (survivor,) = [machine for machine in story.machines if machine is not victim]
     story.victim, story.survivor = victim.name, survivor.name

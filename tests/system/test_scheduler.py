@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 
 import psutil
@@ -19,16 +21,15 @@ from tests.support.statsd import statsd_listener
 from tests.support.webhook import SECRET_PATH
 from tests.system.airflow_world import DAG_ID, AirflowWorld, manifest_key, opened
 from tests.system.leaks import any_with, files_with, found_in, secrets_of, whole_database
-from tests.system.whole_airflow import WholeAirflow, processes_of, running, until
+from tests.system.whole_airflow import PATIENCE_S, WholeAirflow, processes_of, running, until
 
 pytestmark = pytest.mark.case("TC-NOM-01")
 
 REASON = "the night before was missed"
 SCHEDULED = clock_time(3, 0)
-RUN_PATIENCE_S = 180
-TASK_PATIENCE_S = 60
 WAL_DAG_ID = "pv_backup_wal_shipping"
 KILLED_RUN = "killed"
+LOOK_S = 3
 FEWEST_PROCESSES = 5  # standalone, API server, scheduler, dag processor, triggerer
 
 
@@ -37,6 +38,7 @@ class Operated:
     """What an operator did, and what the API and the metrics told of it before Airflow was ended."""
 
     world: AirflowWorld
+    today: date
     states: dict[str, str]
     figures: dict[str, float]
     stream_log: str
@@ -52,6 +54,7 @@ def operated(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iter
         statsd_listener() as statsd,
         on_call() as people,
     ):
+        today = choose_day(datetime.now(UTC), "today")
         world.fill_source(megabytes=2)
         world.env |= statsd.environment | people.environment
         figures: dict[str, float] = {}
@@ -62,39 +65,62 @@ def operated(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
         log = world.folder / "standalone.log"
         with running(world) as airflow:
-            until(lambda: airflow.knows(DAG_ID), patience_s=60, meaning="the DAG is known", log=log)
+            until(lambda: airflow.knows(DAG_ID), meaning="the DAG is known", log=log)
             airflow.call("PATCH", f"dags/{DAG_ID}", json={"is_paused": False})
             form = {"logical_date": None, "conf": {"day": day_of_the_form(), "reason": REASON}}
             by_hand = airflow.call("POST", f"dags/{DAG_ID}/dagRuns", json=form)["dag_run_id"]
-            until(both_are_over, patience_s=RUN_PATIENCE_S, meaning="both runs are over", log=log)
+            until(both_are_over, meaning="both runs are over", log=log)
             components = len(processes_of(world))
             states, stream_log = run_states(airflow), airflow.log_of(DAG_ID, by_hand, "stream_dump")
             fail_then_kill_wal_shipping(world, airflow, people)
+            pause_wal_shipping(world, airflow)
         figures |= statsd.gauges()
-        yield Operated(world, states, figures, stream_log, people, components, processes_of(world))
+        yield Operated(world, today, states, figures, stream_log, people, components, processes_of(world))
 
 
 def fail_then_kill_wal_shipping(world: AirflowWorld, airflow: WholeAirflow, people: People) -> None:
     """Let a run fail, for this source has no WAL directory, and end the process of the next with SIGKILL."""
     log, runs = world.folder / "standalone.log", f"dags/{WAL_DAG_ID}/dagRuns"
     airflow.call("PATCH", f"dags/{WAL_DAG_ID}", json={"is_paused": False})
-    until(lambda: people.know("CONFIGURATION"), patience_s=60, meaning="a failed run is told", log=log)
-    airflow.call("POST", runs, json={"logical_date": None, "dag_run_id": KILLED_RUN})
-    (task,) = airflow.call("GET", f"{runs}/{KILLED_RUN}/taskInstances")["task_instances"]
-    kill_task(task["id"])
-    until(lambda: people.know("ERR-47-08"), patience_s=60, meaning="a killed task is told", log=log)
+    until(lambda: people.know("CONFIGURATION"), meaning="a failed run is told", log=log)
+    for number in itertools.count(1):
+        run_id = f"{KILLED_RUN}-{number}"
+        airflow.call("POST", runs, json={"logical_date": None, "dag_run_id": run_id})
+        if kill_task(airflow, f"{runs}/{run_id}/taskInstances"):
+            break
+    until(lambda: people.know("ERR-47-08"), meaning="a killed task is told", log=log)
 
 
-def kill_task(task_instance_id: str) -> None:
-    """Kill the process that works at a task, which Airflow titles after it, as soon as there is one."""
-    deadline = time.monotonic() + TASK_PATIENCE_S
+def pause_wal_shipping(world: AirflowWorld, airflow: WholeAirflow) -> None:
+    """So that Airflow is not ended at the moment when the run of the minute begins."""
+    airflow.call("PATCH", f"dags/{WAL_DAG_ID}", json={"is_paused": True})
+    path = f"dags/{WAL_DAG_ID}/dagRuns/~/taskInstances?state=queued&state=running"
+    until(
+        lambda: not airflow.call("GET", path)["task_instances"],
+        meaning="nothing of WAL shipping is under way",
+        log=world.folder / "standalone.log",
+    )
+
+
+def kill_task(airflow: WholeAirflow, tasks: str) -> bool:
+    """Kill the process that works at a run's only task, as soon as there is one; False: it was over before.
+
+    Airflow titles the process after the task.
+    """
+    deadline = time.monotonic() + PATIENCE_S
     while True:
-        for process in psutil.process_iter(["cmdline"]):
-            if " ".join(process.info["cmdline"] or []).strip() == f"airflow worker -- {task_instance_id}":
-                process.kill()
-                return
-        assert time.monotonic() < deadline, f"in {TASK_PATIENCE_S} s nobody worked at the task"
-        time.sleep(0.02)
+        (task,) = airflow.call("GET", tasks)["task_instances"]
+        if task["state"] in ("failed", "success"):
+            return False
+        assert time.monotonic() < deadline, f"in {PATIENCE_S} s nobody worked at the task, it is {task['state']}"
+        looked_until = time.monotonic() + LOOK_S
+        while time.monotonic() < looked_until:
+            for process in psutil.process_iter(["cmdline"]):
+                if " ".join(process.info["cmdline"] or []).strip() == f"airflow worker -- {task['id']}":
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
+                        return True
+            time.sleep(0.02)
 
 
 def day_of_the_form() -> str:
@@ -119,8 +145,7 @@ def test_the_nights_run_and_the_run_by_hand_succeed(operated: Operated):
 def test_the_scheduler_backs_up_one_day_and_the_form_the_other(operated: Operated):
     rows = operated.world.sql("SELECT day, status FROM pv_backup.backup_executions WHERE type = 'pg_dump' ORDER BY day")
 
-    today = choose_day(datetime.now(UTC), "today")
-    assert rows == [{"day": day, "status": "SUCCESS"} for day in (today - timedelta(days=1), today)]
+    assert rows == [{"day": day, "status": "SUCCESS"} for day in (operated.today - timedelta(days=1), operated.today)]
     assert {manifest_key(row["day"]) for row in rows} <= set(operated.world.versions())
 
 
@@ -152,7 +177,7 @@ def test_a_failed_task_tells_for_itself_and_of_a_killed_one_the_run_does(operate
 
     assert sorted(operated.people.codes) == ["CONFIGURATION", "ERR-47-08"]
     assert "task ship_wal" in told["ERR-47-08"]["cause"]
-    assert f"/runs/{KILLED_RUN}/" in told["ERR-47-08"]["run_url"]
+    assert f"/runs/{KILLED_RUN}-" in told["ERR-47-08"]["run_url"]
     assert KILLED_RUN not in told["CONFIGURATION"]["run_url"]
 
 

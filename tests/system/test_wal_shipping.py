@@ -149,9 +149,9 @@ def test_a_commit_on_an_idle_server_is_in_s3_in_time_under_the_real_scheduler(
             cluster.sql("CREATE TABLE note (at timestamptz)")
             clock, log = Clock(cluster), world.folder / "standalone.log"
             with running(world) as airflow:
-                until(lambda: airflow.knows(DAG_ID), patience_s=60, meaning="the DAG is known", log=log)
+                until(lambda: airflow.knows(DAG_ID), meaning="the DAG is known", log=log)
                 airflow.call("PATCH", f"dags/{DAG_ID}", json={"is_paused": False})
-                until(lambda: safe_at(world), patience_s=COMMIT_DUE_S, meaning="a first segment is shipped", log=log)
+                until(lambda: safe_at(world), meaning="a first segment is shipped", log=log)
                 for number in range(COMMITS):
                     clock.commit()
                     if number % 2:
@@ -162,7 +162,7 @@ def test_a_commit_on_an_idle_server_is_in_s3_in_time_under_the_real_scheduler(
                         clock.look()
                         time.sleep(0.2)
                 last = list(clock.commits.values())[-1]
-                until(lambda: last in safe_at(world), patience_s=COMMIT_DUE_S, meaning="the last is safe", log=log)
+                until(lambda: last in safe_at(world), meaning="the last is safe", log=log)
             safe = safe_at(world)
     finally:
         cluster.discard()

@@ -19,12 +19,17 @@ from dev.airflow_env import UI_USER
 from dev.airflow_server import end
 from tests.system.airflow_world import AirflowWorld
 
-START_PATIENCE_S = 150
+PATIENCE_S = 420  # of a busy machine; what takes longest takes a free one a minute
+# Of its own accord a task gives up when the server has not answered five times, each within 5 s.
+TASKS_PATIENCE = {"AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": str(PATIENCE_S)}
 COMPONENTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 
 
 class WholeAirflow:
     """A client of the REST API, with the rights of the person who sits before the web UI.
+
+    Each request waits as long as a test waits for anything: on a busy machine the server answers nobody for half a
+    minute while it builds what workers talk to, and what changes something must not be asked twice.
 
     :param url: of the API server.
     :param password: of the user `admin`.
@@ -43,9 +48,14 @@ class WholeAirflow:
             return False
         return all(health[component]["status"] == "healthy" for component in COMPONENTS)
 
-    def log_in(self) -> None:
+    def get_ready(self) -> None:
+        """Log in, and have the server build what tasks talk to.
+
+        On a busy machine it takes longer over that than the first task would wait before it gives up.
+        """
+        requests.get(f"{self._url}/execution/health", timeout=PATIENCE_S).raise_for_status()
         answer = requests.post(
-            f"{self._url}/auth/token", json={"username": UI_USER, "password": self._password}, timeout=30
+            f"{self._url}/auth/token", json={"username": UI_USER, "password": self._password}, timeout=PATIENCE_S
         )
         answer.raise_for_status()
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
@@ -55,7 +65,7 @@ class WholeAirflow:
 
         :raises requests.HTTPError: with the answer's text.
         """
-        answer = self._session.request(method, f"{self._url}/api/v2/{path}", timeout=30, **kwargs)
+        answer = self._session.request(method, f"{self._url}/api/v2/{path}", timeout=PATIENCE_S, **kwargs)
         if not answer.ok:
             raise requests.HTTPError(f"{answer.status_code} {answer.text}", response=answer)
         return answer.json()
@@ -73,7 +83,9 @@ class WholeAirflow:
 @contextmanager
 def running(world: AirflowWorld) -> Iterator[WholeAirflow]:
     """Start it, wait until all of it is healthy, and end every process of it."""
-    env = world.env | {
+    env = {
+        **world.env,
+        **TASKS_PATIENCE,
         "PATH": f"{Path(sys.executable).parent}:{world.env['PATH']}",
         # The DAG files do not change meanwhile; parsing all of them every 30 s takes a quarter of the machine.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
@@ -92,8 +104,8 @@ def running(world: AirflowWorld) -> Iterator[WholeAirflow]:
     passwords = json.loads(Path(env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]).read_text())
     client = WholeAirflow(url=env["AIRFLOW__API__BASE_URL"], password=passwords[UI_USER])
     try:
-        until(client.is_healthy, patience_s=START_PATIENCE_S, meaning="Airflow is healthy", log=log)
-        client.log_in()
+        until(client.is_healthy, meaning="Airflow is healthy", log=log)
+        client.get_ready()
         yield client
     finally:
         end(airflow)
@@ -111,10 +123,10 @@ def processes_of(world: AirflowWorld) -> list[psutil.Process]:
     return found
 
 
-def until(holds: Callable[[], object], *, patience_s: float, meaning: str, log: Path) -> None:
+def until(holds: Callable[[], object], *, meaning: str, log: Path) -> None:
     """Wait for it, or fail with the end of Airflow's log."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         tail = log.read_text(errors="replace")[-6000:]
-        assert time.monotonic() < deadline, f"in {patience_s} s not true: {meaning}\n{tail}"
+        assert time.monotonic() < deadline, f"in {PATIENCE_S} s not true: {meaning}\n{tail}"
         time.sleep(0.5)
