@@ -132,7 +132,7 @@ def test_a_sealed_vault_fails_closed_at_once(stack: TestStack, signer: SignerOnD
     started = time.monotonic()
     with pytest.raises(FailClosedError, match=r"ERR-47-02.*Vault is sealed.*sign/pv-backup-evidence.*unseal it"):
         signer.sign(passed())
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.case("TC-ERR-02")

@@ -26,7 +26,7 @@ def held_back(cluster: SourceCluster) -> int:
     return behind
 
 
-def becomes_true(holds: Callable[[], bool], *, within_s: float = 10) -> bool:
+def becomes_true(holds: Callable[[], bool], *, within_s: float = 60) -> bool:
     deadline = time.monotonic() + within_s
     while not (held := holds()) and time.monotonic() < deadline:
         time.sleep(0.02)

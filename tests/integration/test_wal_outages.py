@@ -115,7 +115,7 @@ def test_an_outage_is_told_once_and_again_when_it_comes_back(
     schedule: Schedule, load: Load, people: People, outage: Outage, monkeypatch
 ):
     monkeypatch.setattr(wal_run, "S3_PATIENCE_S", IMPATIENT_S)
-    two_outages(outage, schedule, load, people, seconds=4, run_at_most_s=15)
+    two_outages(outage, schedule, load, people, seconds=4, run_at_most_s=28)
 
 
 @pytest.mark.soak

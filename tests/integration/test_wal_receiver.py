@@ -87,7 +87,7 @@ def test_files_are_shipped_while_the_source_hangs(world: WalWorld):
     assert set(names) <= set(world.shipped())
     assert found(report) == [("ERR-47-01", "")]
     assert "has not answered for 1 s" in report.problems[0].error.what
-    assert took < 10
+    assert took < 30
     assert report.source_seen is False
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -52,17 +53,18 @@ def main(root: Path, log: Path) -> None:
 def _announce(machine: subprocess.Popen[bytes]) -> None:
     """Say which process is the machine's first, once it has become systemd; an empty line if it never does."""
     while machine.poll() is None:
-        for child in psutil.Process(machine.pid).children():
-            if child.name() == "systemd":
-                print(child.pid, flush=True)
-                return
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(machine.pid).children():
+                if child.name() == "systemd":
+                    print(child.pid, flush=True)
+                    return
         time.sleep(0.1)
     print("", flush=True)
 
 
 def _remove(cgroup: Path) -> None:
     """Remove it and those below, which are empty a moment after the kill."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while cgroup.exists() and time.monotonic() < deadline:
         try:
             for directory in [*sorted(cgroup.rglob("*/"), reverse=True), cgroup]:

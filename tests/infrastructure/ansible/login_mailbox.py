@@ -53,6 +53,7 @@ def login_mailbox(home: Path) -> Iterator[LoginMailbox]:
         tls_context=context,
         authenticator=box.authenticate,
         auth_required=True,
+        ready_timeout=60,
     )
     controller.start()
     try:

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,9 +56,10 @@ class Run:
         except psutil.NoSuchProcess:
             pass
 
-    def end(self, timeout_s: float = 20) -> int:
+    def end(self, timeout_s: float = 60) -> int:
         """Wait for its end, looking all the time; its exit status."""
-        for _ in range(int(timeout_s / 0.005)):
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
             self.look()
             try:
                 return self.process.wait(0.005)

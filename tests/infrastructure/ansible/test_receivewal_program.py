@@ -209,7 +209,7 @@ def test_stopped_while_it_waits_for_vault_it_ends_at_once(host: Host, stack):
         with host.running() as run:
             wait_until(lambda: run.look() or any("/login" in word for word in run.seen), meaning="asked Vault")
             os.killpg(run.process.pid, signal.SIGINT)
-            assert run.end(5) != 0
+            assert run.end(20) != 0
     finally:
         vault.resume()
 

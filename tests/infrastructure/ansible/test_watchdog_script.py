@@ -145,5 +145,5 @@ def test_a_bucket_that_is_not_there_is_no_absent_backup(host, using):
 def test_an_s3_that_takes_the_question_and_never_answers_is_told(host):
     assert host.run("--no-alert").status == ABSENT  # so that a Vault that is slow for once changes nothing
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        host.settings |= {"S3_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "TIMEOUT_S": "2"}
+        host.settings |= {"S3_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "TIMEOUT_S": "8"}
         host.finds(UNKNOWN, "ERR-47-03", "S3 does not answer", "timed out")
