@@ -25,12 +25,13 @@ from tests.integration.killing import Worker, steps_of, worker_of
 from tests.integration.restore_worker import ANSWERS, PIECE, Order
 from tests.integration.wal_world import WalWorld, wait_until, wal_world
 from tests.support.clusters import ClusterTemplate
+from tests.support.processes import children_running
 from tests.support.servers import TestStack
 
 pytestmark = pytest.mark.case("TC-INV-01", "TC-NOM-04")
 
-# A server that is told to quit has 7 s before it is killed.
-GONE_WITHIN_S = 15
+# A server that is told to quit has 7 s before it is killed; the rest is for a busy machine.
+GONE_WITHIN_S = 60
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def test_a_restoration_killed_at_any_kind_of_step_leaves_nothing(bench: Bench, d
 
 def test_a_worker_killed_with_its_guard_is_cleaned_up_behind(bench: Bench):
     killed = bench.hold(dump=False)
-    (guard,) = [child for child in killed.children() if "staging_guard" in " ".join(child.cmdline())]
+    (guard,) = children_running("staging_guard", of=killed)
     (path,) = bench.base.iterdir()
     for process in (guard, killed):
         process.kill()
@@ -155,7 +156,7 @@ def test_a_server_that_hangs_goes_with_its_worker_too(bench: Bench):
 
 
 def test_a_sandbox_has_a_limit_that_no_tool_outlasts(open_path: Path):
-    with Sandbox(open_path, limit_s=0.5) as sandbox:
+    with Sandbox(open_path, limit_s=3) as sandbox:
         with pytest.raises(RestoreFailed, match="sleep was ended by signal 9"):
             sandbox.runner(Server({})).run(["sleep", "60"], failing="no sleep", remedy="none")
         wait_until(lambda: list(open_path.iterdir()) == [], meaning="purged")
@@ -167,7 +168,7 @@ def test_its_limit_outlasts_the_longest_leg():
 
 def test_without_its_guard_no_tool_is_started(open_path: Path):
     with Sandbox(open_path) as sandbox:
-        (guard,) = [each for each in psutil.Process().children() if "staging_guard" in " ".join(each.cmdline())]
+        (guard,) = children_running("staging_guard")
         guard.kill()
         guard.wait()
         with pytest.raises(RestoreFailed, match="guard of the staging directory"):
