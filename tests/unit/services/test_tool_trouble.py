@@ -24,7 +24,7 @@ pytestmark = pytest.mark.case("TC-NOM-04")
     ids=["fails", "hangs", "is none"],
 )
 def test_a_tool_that_does_not_tell_its_version_is_named(tmp_path: Path, monkeypatch, script, mode, said):
-    monkeypatch.setattr(postgres, "_VERSION_PATIENCE_S", 0.3)
+    monkeypatch.setattr(postgres, "_VERSION_PATIENCE_S", 3)
     tool = tmp_path / "pg_dump"
     tool.write_text(script)
     tool.chmod(mode)
