@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -70,13 +71,13 @@ def failed_checks(report: LegReport) -> list[str]:
 
 
 @contextmanager
-def killed_amid_a_check(staging: Path, victim: str) -> Iterator[None]:
+def killed_amid_a_check(staging: Path, victim: str, by: signal.Signals = signal.SIGKILL) -> Iterator[None]:
     """As soon as the check that waits is under way, this process of the server is killed."""
-    threading.Thread(target=_kill, args=(staging, victim), daemon=True).start()
+    threading.Thread(target=_kill, args=(staging, victim, by), daemon=True).start()
     yield
 
 
-def _kill(staging: Path, victim: str) -> None:
+def _kill(staging: Path, victim: str, by: signal.Signals) -> None:
     while True:
         time.sleep(0.05)
         with suppress(OSError, ValueError, IndexError, psutil.Error):  # initdb, or a server that is about to start
@@ -84,7 +85,7 @@ def _kill(staging: Path, victim: str) -> None:
                 postmaster = psutil.Process(int(path.read_text().split()[0]))
                 for child in postmaster.children():
                     if "FETCH" in " ".join(child.cmdline()):
-                        (postmaster if victim == "postmaster" else child).kill()
+                        (postmaster if victim == "postmaster" else child).send_signal(by)
                         return
 
 
@@ -101,6 +102,18 @@ def test_killed_amid_a_check(worker: Scene, open_path: Path, contract: Callable[
     assert "contract/own/check_0 (evidence)" in report.failure.cause
     assert "the end of the server's log" in report.failure.cause
     assert failed_checks(report) == []
+
+
+def test_one_that_crashes_by_itself_died_of_what_it_read(worker: Scene, open_path: Path, contract: Callable[..., None]):
+    contract(WAITING)
+
+    with killed_amid_a_check(open_path, "backend", signal.SIGSEGV):
+        report = failed_leg(worker, "logical")
+
+    assert report.failure
+    assert report.failure.code == "CORRUPTION", report.failure
+    assert "terminated by signal 11" in report.failure.cause
+    assert failed_checks(report)[0] == "contract/own/check_0 (evidence)"
 
 
 @pytest.mark.parametrize("leg", LEGS)

@@ -94,7 +94,7 @@ def test_a_leg_that_does_not_end_is_not_tried_again_and_the_drill_says_so(
     assert tasks["restore_the_dump"] == ("failed", 1), ended.log
     assert tasks["record_the_evidence"][0] == "success"
     assert tasks["demand_the_proof"][0] == "failed"
-    (row,) = world.sql("SELECT * FROM pv_backup.restoration_evidence")
+    (row,) = world.sql("SELECT * FROM pv_backup.restoration_evidence WHERE verdict <> 'PASSED'")
     evidence = Evidence.model_validate(SignedDocument.parse(row["document"]).evidence)
     (incident,) = world.sql("SELECT * FROM pv_backup.compliance_incidents")
     assert (row["verdict"], evidence.failures[0].code, incident["code"]) == ("FAILED", "TOO-SLOW", "TOO-SLOW")

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from pv_backup.services.evidence.document import PG_AMCHECK, Check, Result
 from pv_backup.services.postgres import Server
-from pv_backup.services.restoration.asking import Unanswered
+from pv_backup.services.restoration.asking import Unanswered, nothing_to_add
 from pv_backup.services.restoration.discretion import Discretion
 from pv_backup.services.restoration.session import session_options
 
@@ -34,7 +34,7 @@ _SHOWN_LINES: Final = 30
 _SHOWN_CHARACTERS: Final = 300
 
 
-def amcheck(server: Server, *, everywhere: bool = False, unanswered: Unanswered = lambda failed: None) -> Check:
+def amcheck(server: Server, *, everywhere: bool = False, unanswered: Unanswered = nothing_to_add) -> Check:
     """Check each table and B-tree index, and that each row is in each index of its table.
 
     It leaves the extension `amcheck` in the database, and no prepared transaction, whose locks nobody would let go of;
@@ -82,7 +82,7 @@ def amcheck(server: Server, *, everywhere: bool = False, unanswered: Unanswered 
     if left_out:
         said.append(f"and {left_out} more lines")
     if not sound and not any(map(_READ.match, heard)):
-        unanswered(f"{name}: {'; '.join(said)}")
+        said += filter(None, [unanswered(f"{name}: {'; '.join(said)}")])
     log.log(logging.INFO if sound else logging.ERROR, "%s: %s", name, "; ".join(said))
     return Check(
         name=name,

@@ -11,13 +11,19 @@ from pv_backup.services.errors import RestoreFailed
 from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.discretion import told
 
-#: Is told what failed, and raises if the server did, or its disk, rather than what the query read.
-Unanswered = Callable[[str], None]
+#: Is told what failed, and raises if the server did, or its disk, rather than what the query read; else it gives what
+#: the server has to add.
+Unanswered = Callable[[str], str]
+
+
+def nothing_to_add(failed: str) -> str:
+    """For who asks a server that is well."""
+    return ""
 
 
 @contextmanager
 def asking(
-    server: Server, *, failing: str, remedy: str, unanswered: Unanswered = lambda failed: None
+    server: Server, *, failing: str, remedy: str, unanswered: Unanswered = nothing_to_add
 ) -> Iterator[psycopg.Connection]:
     """A connection to one of its databases, for the queries of one purpose.
 
@@ -30,5 +36,5 @@ def asking(
             yield connection
     except psycopg.Error as error:
         failed = f"{failing}: {told(error)}"
-        unanswered(failed)
-        raise RestoreFailed(failed, remedy=remedy) from None
+        words = [failed, unanswered(failed)]
+        raise RestoreFailed("; ".join(filter(None, words)), remedy=remedy) from None

@@ -22,7 +22,7 @@ from psycopg.adapt import AdaptersMap, Loader
 from pv_backup.services.errors import ConfigurationError
 from pv_backup.services.evidence.document import Check, Result
 from pv_backup.services.postgres import Server
-from pv_backup.services.restoration.asking import Unanswered, asking
+from pv_backup.services.restoration.asking import Unanswered, asking, nothing_to_add
 from pv_backup.services.restoration.discretion import told
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class _AllAsWritten:
 
 
 def run_contract(
-    server: Server, directory: Path, *, only_defaults: bool = False, unanswered: Unanswered = lambda failed: None
+    server: Server, directory: Path, *, only_defaults: bool = False, unanswered: Unanswered = nothing_to_add
 ) -> Iterator[Check]:
     """Run each check on one database, the defaults before the user's own, each kind by name, as they are asked for.
 
@@ -111,7 +111,7 @@ def run_contract_everywhere(
     directory: Path,
     database: str | None,
     *,
-    unanswered: Unanswered = lambda failed: None,
+    unanswered: Unanswered = nothing_to_add,
 ) -> Iterator[Check]:
     """Run the whole contract on the dumped database, and the default checks on every other one of the cluster.
 
@@ -155,7 +155,7 @@ def _run(query: _Query, server: Server, unanswered: Unanswered) -> Check:
         findings = _findings(server, text, query.limits)
     except psycopg.Error as error:
         findings = [_shortened(told(error, asked=True) + _line_of(error, text), _SHOWN_OF_AN_ERROR)]
-        unanswered(f"{name}: {findings[0]}")
+        findings += filter(None, [unanswered(f"{name}: {findings[0]}")])
     except OSError as error:
         findings = [str(error)]
     result = Result.FAILED if findings else Result.PASSED

@@ -148,8 +148,8 @@ class DrillLeg(ABC):
         try:
             counted = count_rows(server.server(database))
         except RestoreFailed as error:
-            demand_fit(server)(error.what)
-            detail = f"{error.what}\n{NEXT} {error.remedy}"
+            words = [error.what, demand_fit(server)(error.what), f"{NEXT} {error.remedy}"]
+            detail = "\n".join(filter(None, words))
             self._checks.append(Check(name="row_counts", result=Result.FAILED, seconds=0.0, detail=detail))
             return None
         self._facts["row_counts"] = counted.logged
