@@ -12,7 +12,7 @@ from pv_backup.services.restoration.asking import Unanswered
 from pv_backup.services.restoration.server import RestoredServer
 
 _ENDS_WITHIN_S: Final = 30.0
-# SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV: nobody sends these; a page that is broken behind a sound header may cause them.
+# SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV: nobody sends these; a page broken behind a sound header may cause them.
 _CRASH: Final = re.compile(r"server process .*was terminated by signal (?:4|6|7|8|11)\b.*")
 
 
