@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -49,6 +50,9 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PodsApi]:
         }
         for name, value in (told | api.settings(tmp_path)).items():
             monkeypatch.setenv(name, value)
+        # The client takes the proxy of HTTPS for plain addresses too.
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, urlsplit(api.address).hostname or "")
         yield api
 
 
