@@ -59,9 +59,9 @@ def test_a_backup_that_is_there_ends_it_within_30_seconds(watched: AirflowWorld,
         "start_relaunch": ("skipped", 0),
         "wait_for_relaunch": ("skipped", 1),
     }
-    # Of the task, without the start of the command line.
-    looked = "SELECT end_date - start_date FROM task_instance WHERE task_id = 'wait_for_backup'"
-    assert one(watched, looked) < timedelta(seconds=30)
+    # Of all tasks that ran, without the start of the command line.
+    at_work = "SELECT sum(end_date - start_date) FROM task_instance WHERE try_number > 0"
+    assert one(watched, at_work) < timedelta(seconds=30)
     assert people.codes == []
 
 
