@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from pv_backup.services.artefacts import manifest_key
@@ -41,6 +41,7 @@ class Abandoned:
     :ivar common: moments after the old base backup that both timelines share; `dead` after them on timeline 1, `live`
         on timeline 2.
     :ivar dead_base_at: the moment right after the base backup that timeline 2 does not come from.
+    :ivar unwritten_at: when timeline 1 was over, and timeline 2 had not begun.
     """
 
     world: WalWorld
@@ -48,6 +49,7 @@ class Abandoned:
     dead: list[Moment]
     live: list[Moment]
     dead_base_at: Moment
+    unwritten_at: datetime
 
     #: What the ledger holds at the end of either timeline.
     COMMON = tuple(f"common {n}" for n in range(_A_STRETCH))
@@ -107,6 +109,7 @@ def abandoned_base(stack: TestStack, cluster_template: ClusterTemplate) -> Itera
 
             cluster.destroy()
             cluster.receiver.stop()
+            unwritten_at = datetime.now(UTC)
             # Its newer segments are of a history that the promoted server knows nothing of.
             shutil.rmtree(cluster.wal_directory)
             older.rename(cluster.postgres.data_directory)
@@ -117,7 +120,41 @@ def abandoned_base(stack: TestStack, cluster_template: ClusterTemplate) -> Itera
             cluster.wait_until_received(cluster.switch_wal())
             assert world.run().problems == []
             cluster.destroy()
-            yield Abandoned(world, common, dead, live, dead_base_at)
+            yield Abandoned(world, common, dead, live, dead_base_at, unwritten_at)
+    finally:
+        cluster.discard()
+
+
+@contextmanager
+def promoted_by_mistake(stack: TestStack, cluster_template: ClusterTemplate) -> Iterator[WalWorld]:
+    """A copy was promoted and given up soon after; the source lives on, on the timeline with the lower number."""
+    cluster = cluster_template.copied()
+    data = cluster.postgres.data_directory
+    try:
+        with wal_world(stack, cluster, stack.new_journal(), stack.new_bucket()) as world:
+            cluster.sql("CREATE TABLE ledger (number serial, entry text, filler text)")
+            world.backup.back_up(BasebackupSource(server=cluster.server), day=date(2026, 3, 22))
+            _commits(world, "common", 1)
+            cluster.stop()
+            subprocess.run(["cp", "-a", data, cluster.home / "source"], check=True)
+            cluster.start()
+            cluster.promote()
+            _commits(world, "mistaken", 1)
+            cluster.wait_until_received("00000002.history")
+            cluster.wait_until_received(cluster.switch_wal())
+            assert world.run().problems == []
+
+            cluster.destroy()
+            cluster.receiver.stop()
+            shutil.rmtree(cluster.wal_directory)
+            (cluster.home / "source").rename(data)
+            cluster.start()
+            _commits(world, "kept", 1)
+            world.backup.back_up(BasebackupSource(server=cluster.server), day=date(2026, 3, 29))
+            _commits(world, "kept", 1, first=1)
+            cluster.wait_until_received(cluster.switch_wal())
+            world.run()
+            yield world
     finally:
         cluster.discard()
 

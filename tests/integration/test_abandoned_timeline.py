@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pv_backup.services.artefacts import wal_object_key
+from pv_backup.services.artefacts import manifest_key, wal_object_key
 from pv_backup.services.drill import LATEST, DrillOrder
 from pv_backup.services.errors import TargetAhead, TargetRefused
 from pv_backup.services.evidence.document import Leg
 from pv_backup.services.postgres import Server
+from pv_backup.services.restoration.cluster import ClusterRestore
 from pv_backup.services.restoration.legs import LegTools, PhysicalLeg
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.timestamps import rfc3339
@@ -27,6 +28,7 @@ from tests.integration.abandoned_world import (
     abandoned_base,
     entries,
     promoted_at_the_base_backups_end,
+    promoted_by_mistake,
 )
 from tests.integration.command_line import CommandLine
 from tests.support.clusters import ClusterTemplate, open_directory
@@ -68,6 +70,41 @@ def test_a_time_before_the_branch_is_reached(abandoned: Abandoned, folder: Path)
     found, _ = abandoned.entries_at(RecoveryTarget(time=abandoned.common[1].at), folder)
 
     assert found == Abandoned.COMMON[:2]
+
+
+def test_a_time_at_which_only_the_abandoned_timeline_was_written_is_reached_on_it(abandoned: Abandoned, folder: Path):
+    found, restored = abandoned.entries_at(RecoveryTarget(time=abandoned.dead[5].at), folder)
+
+    assert found == Abandoned.DEAD[:-2]
+    assert restored.base.manifest.key == DEAD_BASE
+
+
+def test_a_time_at_which_nobody_wrote_is_refused_with_both_ways_out(abandoned: Abandoned, folder: Path):
+    with pytest.raises(TargetRefused, match="nobody wrote at") as refused:
+        abandoned.restore(folder / "data").plan(RecoveryTarget(time=abandoned.unwritten_at))
+
+    assert "timeline 1 was written to until" in refused.value.what
+    assert f"--latest --base {DEAD_BASE}" in refused.value.remedy
+
+
+def test_a_timeline_that_was_given_up_soon_takes_no_base_backup_from_the_living_one(
+    stack: TestStack, cluster_template: ClusterTemplate, folder: Path
+):
+    with promoted_by_mistake(stack, cluster_template) as world:
+        command = CommandLine(world.backup)
+        listed = command("list").stdout.decode()
+        restored = command("restore", folder / "data", "--latest")
+        world.bucket.delete(manifest_key(OLD_BASE))
+        route = ClusterRestore(
+            store=world.bench.store, keys=world.bench.keys, tools=Server({}), directory=folder / "alone"
+        ).plan(RecoveryTarget())
+
+    assert restored.returncode == OK, restored.stderr.decode()
+    assert entries(folder / "data") == ("common 0", "kept 0", "kept 1")
+    assert f"`restore --base {OLD_BASE}` takes the latter" in " ".join(restored.stderr.decode().split())
+    assert (route.base.manifest.key, route.timeline) == (DEAD_BASE, 1)
+    assert "ABANDONED" not in listed
+    assert "timeline 2 does not lead on from it, but ended before" in listed
 
 
 def test_a_byte_of_the_living_timeline_is_reached(abandoned: Abandoned, folder: Path):
@@ -113,6 +150,7 @@ def test_the_abandoned_history_is_restored_to_who_asks_for_it(abandoned: Abandon
 
     assert restored.returncode == OK, restored.stderr.decode()
     assert f"from {DEAD_BASE}" in restored.stdout.decode()
+    assert "timeline     3, from" in restored.stdout.decode(), "2 is the living one's"
     assert entries(folder / "data") == Abandoned.DEAD
 
 

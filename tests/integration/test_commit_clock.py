@@ -53,7 +53,7 @@ def test_a_long_load_without_a_commit_fills_no_disk(cluster: SourceCluster, tmp_
     segments = [segment for name in cluster.finished() if (segment := SegmentName.parse(name)) and name <= last]
     archive = Archive(cluster.wal_directory)
 
-    ended = WalCommitClock(archive=cast("WalArchive", archive), tools=Server({}), staging=tmp_path)(segments)
+    ended = WalCommitClock(cast("WalArchive", archive), tools=Server({}), staging=tmp_path)(segments)
 
     assert isinstance(before, datetime)
     assert ended is not None

@@ -68,4 +68,4 @@ def test_the_wal_that_the_last_commit_is_looked_for_in(full: Sandbox):
     segment = SegmentName.parse("000000010000000000000001")
     assert segment
     with told():
-        WalCommitClock(archive=archive, tools=Server({}), staging=full.path, place=full.place)([segment])
+        WalCommitClock(archive, tools=Server({}), staging=full.path, place=full.place)([segment])

@@ -17,7 +17,6 @@ from pv_backup.services.postgres import Server
 from pv_backup.services.restoration.catalogue import wal_keys
 from pv_backup.services.restoration.commit_clock import WalCommitClock
 from pv_backup.services.restoration.coverage import Coverage, coverages
-from pv_backup.services.restoration.wal_archive import WalArchive
 from pv_backup.services.settings import Settings
 from pv_backup.services.standalone import keys_from_environment
 
@@ -50,13 +49,19 @@ class WalCovered:
             lines.append(f"  from {found.base.manifest.key}, stopped at {found.base.stopped_at.isoformat()}")
             lines.append(f"    to {reached}, {len(found.segments)} segments; last commit {last}")
             if found.timeline < found.newest:
-                lines.append(
-                    f"    ABANDONED: timeline {found.newest} does not lead on from it; "
-                    "`restore` takes one from which it does, or this one by --base"
-                )
+                lines.append(f"    {self._beside_the_newest(found)}")
             lines += [f"    MISSING {hole}: recovery ends in front of it" for hole in found.holes[:1]]
             lines += [f"    missing {hole}" for hole in found.holes[1:]]
         return "\n".join([*lines, *([f"  no time of a last commit: {self.timeless}"] if self.timeless else [])])
+
+    def _beside_the_newest(self, found: Coverage) -> str:
+        others = [each.last_commit for each in self.coverages if each.timeline == found.newest and each.last_commit]
+        if found.last_commit and others and found.last_commit > max(others):
+            return f"timeline {found.newest} does not lead on from it, but ended before: `restore` goes by this one"
+        return (
+            f"ABANDONED: timeline {found.newest} does not lead on from it; "
+            "`restore` takes one from which it does, or this one by --base"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON types."""
@@ -97,12 +102,8 @@ def covered(settings: Settings, store: ObjectStore, backups: Sequence[Manifest])
     try:
         keys = keys_from_environment(settings)
         with TemporaryDirectory(prefix="pv-backup-list-") as staging:
-            clock_of = None if timeless else partial(_clock, tools, Path(staging))
+            clock_of = None if timeless else partial(WalCommitClock, tools=tools, staging=Path(staging))
             found = list(coverages(store, keys, bases, clock_of=clock_of))
     except PvBackupError as error:
         return WalCovered(files, problem=str(error))
     return WalCovered(files, found, timeless=timeless)
-
-
-def _clock(tools: Server, staging: Path, archive: WalArchive) -> WalCommitClock:
-    return WalCommitClock(archive=archive, tools=tools, staging=staging)

@@ -145,6 +145,11 @@ class Lineage:
         """Whether what that timeline wrote up to without this LSN is part of it, and not of a history left before."""
         return timeline == self._newest_first[0].timeline or up_to <= self._ends.get(timeline, -1)
 
+    def left(self, other: Lineage) -> int:
+        """The LSN up to which both are one history."""
+        shared = [timeline for timeline in self.timelines if timeline in other.timelines]
+        return min((ends[shared[-1]] for ends in (self._ends, other._ends) if shared and shared[-1] in ends), default=0)
+
     def at(self, lsn: int) -> SegmentName:
         """The segment that holds the byte at this LSN."""
         timeline = next(stretch.timeline for stretch in self._newest_first if stretch.start <= lsn)

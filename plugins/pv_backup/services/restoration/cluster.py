@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from pv_backup.services.errors import ConfigurationError, IntegrityError, Refuse
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.object_store import ObjectStore
 from pv_backup.services.postgres import Server, one_row
-from pv_backup.services.restoration.base_choice import Base, Ways, choose_base
+from pv_backup.services.restoration.base_choice import choose_base
 from pv_backup.services.restoration.catalogue import published_backups
 from pv_backup.services.restoration.commit_clock import WalCommitClock
 from pv_backup.services.restoration.configuration import add_missing_configuration
@@ -34,6 +35,7 @@ from pv_backup.services.restoration.steps import step
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.tools import Place, ToolRunner, hand_to, make_private, passes, run_as
 from pv_backup.services.restoration.unpacking import unpack_cluster, verify_unpacked
+from pv_backup.services.restoration.way import Base, Ways
 from pv_backup.services.restoration.writing import writing
 
 log = logging.getLogger(__name__)
@@ -105,10 +107,11 @@ class ClusterRestore:
         :raises NotPublished, TargetRefused, WalGap, IntegrityError: naming what is wrong.
         """
         bases = list(map(Base.of, published_backups(self._store, (ArtefactType.BASEBACKUP,))))
-        way = choose_base(bases, target, Ways(bases, store=self._store, keys=self._keys), key=self._base_key)
+        ways = Ways(bases, store=self._store, keys=self._keys)
         with self._staging() as staging:
-            clock = WalCommitClock(archive=way.archive, tools=self._tools, staging=staging, place=self._place)
-            return find_route(way, target, last_commit=clock)
+            clock_of = partial(WalCommitClock, tools=self._tools, staging=staging, place=self._place)
+            way = choose_base(bases, target, ways, key=self._base_key, clock_of=clock_of)
+            return find_route(way, target, last_commit=clock_of(way.archive))
 
     def run(self, target: RecoveryTarget) -> Restored:
         """Restore, recover to the target, promote, and leave a clean cluster that is stopped.
@@ -153,16 +156,14 @@ class ClusterRestore:
         with ExitStack() as server_exit:
             with self._staging() as staging, self._feed(route, staging) as feed:
                 feed.prefetch()
-                try:
+                with route.naming_another_base(IntegrityError):
                     unpack_cluster(
                         self._store, self._keys, manifest, self._directory, runner=self._runner, needed_bytes=needed
                     )
-                except IntegrityError as error:
-                    error.remedy = f"{error.remedy}; {route.without_base}"
-                    raise
                 if self._sandbox is None:
                     server_exit.enter_context(self._syncing())
-                verify_unpacked(self._directory, runner=self._runner)
+                with route.naming_another_base(RestoreFailed):
+                    verify_unpacked(self._directory, runner=self._runner)
                 self._prepare()
                 server = server_exit.enter_context(self._server(route, feed))
                 with step("recovery"):

@@ -9,11 +9,11 @@ from datetime import datetime
 from pv_backup.services.key_wrapping import KeyWrapper
 from pv_backup.services.manifest import Manifest
 from pv_backup.services.object_store import ObjectStore
-from pv_backup.services.restoration.base_choice import Base, Way, Ways
 from pv_backup.services.restoration.route import CommitClock, find_route
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.wal_archive import WalArchive
-from pv_backup.services.wal import Hole, Lineage, SegmentName, format_lsn, is_history_name
+from pv_backup.services.restoration.way import Base, Way, Ways
+from pv_backup.services.wal import Hole, Lineage, SegmentName, format_lsn
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,7 @@ def _coverage(way: Way) -> Coverage:
 
 
 def _holes(following: SegmentName, archive: WalArchive, lineage: Lineage, segment_bytes: int) -> Iterator[Hole]:
-    later = sorted(
-        segment.start(segment_bytes)
-        for name in archive.names
-        if not is_history_name(name)
-        and (segment := SegmentName.parse(name))
-        and segment.start(segment_bytes) >= following.start(segment_bytes)
-        and lineage.at(segment.start(segment_bytes)) == segment
-    )
-    for segment in map(lineage.at, later):
+    for segment in archive.on(lineage, following.start(segment_bytes)):
         if segment != following:
             last = lineage.before(segment)
             assert last is not None  # noqa: S101 - `following` comes before it

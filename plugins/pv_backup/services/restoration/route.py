@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from pv_backup.services.errors import TargetAhead, TargetRefused, WalGap
-from pv_backup.services.restoration.base_choice import Base, Way
+from pv_backup.services.errors import PvBackupError, TargetAhead, TargetRefused, WalGap
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.wal_archive import WalArchive
+from pv_backup.services.restoration.way import Base, Way
 from pv_backup.services.wal import SegmentName, format_lsn, history_name
 
 log = logging.getLogger(__name__)
@@ -40,14 +41,21 @@ class Route:
     archive: WalArchive
     before: Base | None
 
-    @property
-    def without_base(self) -> str:
-        """What to do if the base backup turns out to be damaged."""
-        if self.before is None:
-            return "there is no base backup before it that --base could name: restore a dump (`fetch … | pg_restore`)"
-        return (
-            f"or take the base backup before it, with all the WAL since: `restore … --base {self.before.manifest.key}`"
-        )
+    @contextmanager
+    def naming_another_base(self, kind: type[PvBackupError]) -> Iterator[None]:
+        """An error that may be the base backup's own says what there is in its place."""
+        try:
+            yield
+        except kind as error:
+            if self.before is None:
+                other = (
+                    "there is no base backup before it that --base could name: restore a dump (`fetch … | pg_restore`)"
+                )
+            else:
+                key = self.before.manifest.key
+                other = f"or take the base backup before it, with all the WAL since: `restore … --base {key}`"
+            error.remedy = f"{error.remedy}; {other}"
+            raise
 
 
 def find_route(way: Way, target: RecoveryTarget, *, last_commit: CommitClock) -> Route:

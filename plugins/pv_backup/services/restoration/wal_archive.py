@@ -96,12 +96,28 @@ class WalArchive:
             segments.append(following)
             following = lineage.after(following)
         beyond = following.start(self._segment_bytes)
-        later = (segment for name in self.names if (segment := SegmentName.parse(name)))
-        is_hole = any(
-            other.start(self._segment_bytes) > beyond and lineage.at(other.start(self._segment_bytes)) == other
-            for other in later
+        return Stretch(segments, following if self.on(lineage, beyond) else None)
+
+    def on(self, lineage: Lineage, lsn: int) -> list[SegmentName]:
+        """The segments of a way from the one with this LSN on, whatever is missing between them."""
+        first = lsn // self._segment_bytes
+        return sorted(
+            (
+                segment
+                for name in self.names
+                if (segment := SegmentName.parse(name))
+                and segment.start(self._segment_bytes) // self._segment_bytes >= first
+                and lineage.at(segment.start(self._segment_bytes)) == segment
+            ),
+            key=lambda segment: segment.start(self._segment_bytes),
         )
-        return Stretch(segments, following if is_hole else None)
+
+    def of_timeline(self, timeline: int) -> list[SegmentName]:
+        """All of its own segments."""
+        return sorted(
+            (found for name in self.names if (found := SegmentName.parse(name)) and found.timeline == timeline),
+            key=lambda segment: segment.start(self._segment_bytes),
+        )
 
     def fetch(self, name: str, path: Path) -> None:
         """Write one file, its hash, header and cluster checked before a byte of it can be read under its name.
