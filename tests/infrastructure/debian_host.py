@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from dev.servers.postgres import is_open_to_others
 
 CLONE: Final = Path("/opt/pv-backup")
 _PATIENCE_S: Final = 300
+_PROGRAMS: Final = ("setpriv", "systemd-analyze", "systemd-tmpfiles")
+# Made by the page, on a host that has neither; this machine may.
+_USERS: Final = ("airflow", "pv_backup")
+_OF_USERS: Final = ("passwd", "shadow", "group", "gshadow")
 # Directories of the host, and what in its home stands in their place.
 _PLACES: Final = {"/etc": "etc", "/var/lib": "var-lib", "/opt": "opt"}
 # What a login shell of root's has in Debian.
@@ -37,12 +42,14 @@ def why_not() -> str:
         return "this machine's root may not make namespaces"
     if not is_open_to_others(ROOT):
         return "the host's users can't reach the clone, which lies in a closed directory"
+    if missing := [program for program in _PROGRAMS if shutil.which(program) is None]:
+        return f"this machine has no {', '.join(missing)}"
     return ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """One host; it is gone with its directory.
+    """One host, until its end: a copy of /etc holds passwords and keys, which must not outlive the test.
 
     :ivar home: a directory in which all lies that is its own.
     """
@@ -50,12 +57,26 @@ class Host:
     home: Path
 
     @classmethod
-    def made(cls, home: Path) -> Host:
-        """With this machine's /etc, and nothing in the other two but the clone's place."""
-        subprocess.run(["cp", "--archive", "/etc", home / "etc"], check=True)
+    def made(cls, home: Path, *, etc: Path = Path("/etc")) -> Host:
+        """With this machine's /etc, less the page's users, and nothing in the other two but the clone's place.
+
+        :param home: where nothing is yet.
+        """
+        home.mkdir(mode=0o700)
+        guard.watch_path(home)
+        subprocess.run(["cp", "--archive", etc, home / "etc"], check=True)
+        remove = f"/^({'|'.join(_USERS)}):/d"
+        files = [home / "etc" / name for name in _OF_USERS]
+        subprocess.run(["sed", "--in-place", "--regexp-extended", remove, *files], check=True)
         for directory in (home / "var-lib", home / "opt" / CLONE.name):
             directory.mkdir(parents=True)
         return cls(home=home)
+
+    def end(self) -> None:
+        """Remove it; what was started on it is over."""
+        # Before all else, and it fails unless that is empty: the clone must not be mounted there.
+        (self.home / "opt" / CLONE.name).rmdir()
+        shutil.rmtree(self.home)
 
     def at(self, path: str) -> Path:
         """Where we find what is there on the host."""
@@ -91,7 +112,10 @@ class Host:
         return done
 
     def start(self, script: str, log: Path) -> subprocess.Popen[bytes]:
-        """Start it as the leader of a session of its own; who starts it ends the session."""
+        """Start it as the leader of a session of its own; who starts it ends the session.
+
+        :param script: its last command is an exec of what does not fork, or a killed test leaves that behind.
+        """
         with log.open("wb") as output:
             started = subprocess.Popen(
                 self.command(script), env=_ROOTS, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,10 +79,18 @@ def certificate(server: Postgres) -> Certificate:
 
 
 @pytest.fixture(scope="module")
-def host(server: Postgres, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory) -> Host:
+def host(server: Postgres, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The Airflow host, followed to the end of part 7 but for packages, Redis and nginx."""
     (password,) = follow(server, JOURNAL, show="AIRFLOW_PASSWORD")
-    made = Host.made(tmp_path_factory.mktemp("host"))
+    made = Host.made(tmp_path_factory.mktemp("host") / "home")
+    try:
+        part_7_is_followed(made, server, certificate, password)
+        yield made
+    finally:
+        made.end()
+
+
+def part_7_is_followed(made: Host, server: Postgres, certificate: Certificate, password: str) -> None:
     made.run(block_with(AIRFLOW, "deploy/systemd/"))
     made.run(block_with(AIRFLOW, "useradd"))
     for name, text in environment_files().items():
@@ -96,7 +105,17 @@ def host(server: Postgres, certificate: Certificate, tmp_path_factory: pytest.Te
     with made.at(AUTHORITIES).open("a") as authorities:
         authorities.write(certificate.certificate.read_text())
     made.run(block_with(AIRFLOW, "as_airflow()"))
-    return made
+
+
+def test_a_machine_that_runs_all_this_already_has_a_new_host_too(tmp_path: Path):
+    one = Host.made(tmp_path / "one")
+    one.run(block_with(AIRFLOW, "useradd"))
+    another = Host.made(tmp_path / "another", etc=one.home / "etc")
+    another.run(block_with(AIRFLOW, "useradd"))
+
+    for host in (one, another):
+        host.end()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_airflows_database_is_migrated_over_tls_by_its_own_user(host: Host, server: Postgres):
@@ -188,16 +207,16 @@ def of_unit(host: Host, unit: str, name: str) -> list[str]:
 
 
 @contextmanager
-def started(host: Host, unit: str, log: Path, **environment: str) -> Iterator[None]:
+def started(host: Host, unit: str, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the program of a unit with its user, files and variables; this machine's systemd is left alone."""
     (user,), (program,) = of_unit(host, unit, "User"), of_unit(host, unit, "ExecStart")
     files = [f". {file.removeprefix('-')}" for file in of_unit(host, unit, "EnvironmentFile")]
     variables = [*of_unit(host, unit, "Environment"), *[f"{name}={value}" for name, value in environment.items()]]
     home = f"HOME=$(getent passwd {user} | cut -d: -f6)"
-    script = "\n".join(["set -a", *files, *variables, home, f"exec /usr/sbin/runuser -u {user} -- {program}"])
-    process = host.start(script, log)
+    become = f"/usr/bin/setpriv --reuid={user} --regid=$(id --group {user}) --init-groups"
+    process = host.start("\n".join(["set -a", *files, *variables, home, f"exec {become} {program}"]), log)
     try:
-        yield
+        yield process
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(PATIENCE_S)
@@ -215,20 +234,24 @@ def until_it_answers(address: str, log: Path) -> None:
 
 def test_behind_nginx_the_servers_cookies_are_for_tls_alone(host: Host, tmp_path: Path):
     port, log = free_ports(["api"])["api"], tmp_path / "api-server.log"
-    with started(host, "airflow@api-server", log, AIRFLOW__API__PORT=str(port), AIRFLOW__API__WORKERS="1"):
+    with started(host, "airflow@api-server", log, AIRFLOW__API__PORT=str(port), AIRFLOW__API__WORKERS="1") as process:
         address = f"http://127.0.0.1:{port}"
         until_it_answers(f"{address}/api/v2/version", log)
+        (user,) = re.findall(r"^Uid:\t(\d+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
         (header,) = re.findall(r"proxy_set_header (\S+) https;", PAGE.read_text())
         password = json.loads(host.at("/var/lib/airflow/passwords.json").read_text())["admin"]
-        login = requests.post(f"{address}/auth/token", json={"username": "admin", "password": password}, timeout=30)
+        login = requests.post(
+            f"{address}/auth/token", json={"username": "admin", "password": password}, timeout=PATIENCE_S
+        )
         logout = requests.get(
             f"{address}/api/v2/auth/logout",
             headers={header: "https"},
             cookies={"_token": login.json()["access_token"]},
             allow_redirects=False,
-            timeout=30,
+            timeout=PATIENCE_S,
         )
 
+    assert user == host.run("id --user airflow").stdout.strip(), "what is ended is the server itself"
     assert login.status_code == 201, login.text
     assert "; Secure" in logout.headers["Set-Cookie"]
 
