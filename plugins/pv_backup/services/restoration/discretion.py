@@ -18,7 +18,7 @@ _NAMED: Final = re.compile(
     r"(?:\b(?:relation|table|column|attribute|index|constraint|role|user|database|schema|extension|tablespace|type"
     r"|function|procedure|aggregate|operator|class|family|view|sequence|collation|locale|encoding|language|trigger|rule"
     r"|policy|publication|subscription|server|wrapper|domain|partition|method|conversion|dictionary|parser|template"
-    r"|parameter|file|directory|library|module|program|socket|server at|cursor|restore point|touch)"
+    r"|parameter|file|directory|library|module|program|socket|server at|background worker|cursor|restore point|touch)"
     r"|\b(?:locale|role|database) name:?) $"
 )
 # What PostgreSQL goes on with behind a value that it quoted.

@@ -13,7 +13,9 @@ from pv_backup.services.restoration.server import RestoredServer
 
 _ENDS_WITHIN_S: Final = 30.0
 # SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV: nobody sends these; a page broken behind a sound header may cause them.
-_CRASH: Final = re.compile(r"server process .*was terminated by signal (?:4|6|7|8|11)\b.*")
+_CRASH: Final = re.compile(
+    r'(?:server process|background worker "parallel worker") .*was terminated by signal (?:4|6|7|8|11)\b.*'
+)
 
 
 def demand_fit(server: RestoredServer) -> Unanswered:
@@ -25,7 +27,8 @@ def demand_fit(server: RestoredServer) -> Unanswered:
 
     def unanswered(failed: str) -> str:
         if server.is_unfit() or (not _lets_in(server) and server.is_unfit(_ENDS_WITHIN_S)):
-            if crash := _CRASH.search(server.log_text):
+            # Without room for its WAL it ends itself by signal 6.
+            if not server.has_no_room and (crash := _CRASH.search(server.log_text)):
                 return f"the server died of what it read: {crash[0]}"
             remedy = (
                 "its log says what ended it (signal 9: see the kernel's log for the OOM killer). That tells nothing of "

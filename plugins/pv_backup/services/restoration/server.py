@@ -233,7 +233,12 @@ class RestoredServer:
         assert self._log is not None  # noqa: S101 - started by the caller
         if self.is_unfit():
             what += f"; the end of the server's log:\n{self._log.last()}"
-        return self._place.full(what) if self._log.no_room else RestoreFailed(what, remedy=error.remedy)
+        return self._place.full(what) if self.has_no_room else RestoreFailed(what, remedy=error.remedy)
+
+    @property
+    def has_no_room(self) -> bool:
+        """Whether it ever said that its disk is full."""
+        return self._log is not None and self._log.no_room
 
     def is_unfit(self, patience_s: float = _LAST_WORDS_S) -> bool:
         """Whether it ended, within that time even, or has no room on its disk."""
@@ -241,7 +246,7 @@ class RestoredServer:
         with suppress(subprocess.TimeoutExpired):  # who lost a connection may know before us
             self._running.wait(patience_s)
             self._log.end(_QUIT_PATIENCE_S)
-        return self._running.poll() is not None or self._log.no_room
+        return self._running.poll() is not None or self.has_no_room
 
     def stop(self) -> None:
         """Shut down in order, so that the directory is a clean cluster.
