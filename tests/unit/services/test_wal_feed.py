@@ -47,21 +47,32 @@ class Archive:
 
 
 @pytest.fixture
-def feed(tmp_path: Path) -> Callable[[str], WalFeed]:
-    def make(kind: str) -> WalFeed:
-        directory = tmp_path / "wal"
+def feed(tmp_path: Path) -> Callable[..., WalFeed]:
+    def make(kind: str, where: Path = tmp_path) -> WalFeed:
+        directory = where / "wal"
         directory.mkdir()
         archive = cast("WalArchive", Archive(OF_BAD[kind]))
         place = Place(tmp_path / "sandbox", is_staging=True)
-        return WalFeed(archive=archive, files=FILES, segment_bytes=1, directory=directory, place=place)
+        return WalFeed(
+            archive=archive, files=FILES, taken=range(2, 4), segment_bytes=1, directory=directory, place=place
+        )
 
     return make
 
 
-def ask(feed: WalFeed, name: str, target: Path) -> int:
+def ask(feed: WalFeed, name: str, target: Path, *within: str) -> int:
     """As PostgreSQL runs the command."""
     command = feed.restore_command.replace("%f", name).replace("%p", str(target)).replace("%%", "%")
-    return subprocess.run(["/bin/sh", "-c", command], check=False, timeout=20).returncode
+    return subprocess.run([*within, "/bin/sh", "-c", command], check=False, timeout=60).returncode
+
+
+def test_a_timeline_that_is_taken_has_a_history_and_the_one_behind_it_has_none(feed, tmp_path: Path):
+    with feed("damaged") as served:
+        answers = [ask(served, f"0000000{number}.history", tmp_path / "out") for number in (1, 2, 3, 4)]
+        assert ask(served, "000000020000000000000001", tmp_path / "out") == 1, "its WAL is none of ours"
+
+    assert answers == [1, 0, 0, 1]
+    assert (tmp_path / "out").read_bytes() == b""
 
 
 def test_a_damaged_file_that_nobody_asks_for_ends_nothing(feed, tmp_path: Path):
@@ -98,7 +109,7 @@ def test_asked_for_it_ends_recovery_and_is_named(feed, tmp_path: Path, kind: str
 
 def test_an_answer_that_cannot_be_written_ends_recovery_and_is_named(feed, tmp_path: Path):
     with feed("damaged") as served:
-        (tmp_path / "wal" / "ABSENT.absent").symlink_to(tmp_path / "nowhere" / "at all")
+        (tmp_path / "wal" / "ABSENT.absent.draft").symlink_to(tmp_path / "nowhere" / "at all")
         assert ask(served, "ABSENT", tmp_path / "out") == 255
         assert type(served.failure) is RestoreFailed
         assert "ABSENT.absent could not be written" in served.failure.what

@@ -174,6 +174,7 @@ class ClusterRestore:
         return WalFeed(
             archive=route.archive,
             files=route.files,
+            taken=route.taken,
             segment_bytes=route.base.segment_bytes,
             directory=staging,
             place=self._place,

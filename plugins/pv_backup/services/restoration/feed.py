@@ -22,6 +22,7 @@ from pv_backup.services.progress import Progress
 from pv_backup.services.restoration.tools import Place
 from pv_backup.services.restoration.wal_archive import WalArchive
 from pv_backup.services.restoration.writing import writing
+from pv_backup.services.wal import is_history_name
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ _AT_ONCE: Final = 4
 #: Files that lie in the directory at a time; the server has a copy of one more.
 MOST_AT_ONCE: Final = _AHEAD + 2
 _LOOK_EVERY_S: Final = 0.02
+# The directory is closed to all but the server's user, who need not be ourselves.
+_READABLE: Final = 0o644
 
 
 class WalFeed:
@@ -41,6 +44,8 @@ class WalFeed:
     waits for somebody who is not there.
 
     :param files: all that recovery may read, in its order; whatever else it asks for is answered as absent.
+    :param taken: timelines whose histories recovery shall find nevertheless, as empty files: it only asks whether they
+        are there, for a number that its new timeline can have.
     :param directory: private, and open to the user that the server runs as.
     :param place: the disk that it is on.
     :ivar failure: why a file that was asked for can't be had, None while all is well.
@@ -48,10 +53,18 @@ class WalFeed:
     """
 
     def __init__(
-        self, *, archive: WalArchive, files: Sequence[str], segment_bytes: int, directory: Path, place: Place
+        self,
+        *,
+        archive: WalArchive,
+        files: Sequence[str],
+        taken: range,
+        segment_bytes: int,
+        directory: Path,
+        place: Place,
     ) -> None:
         self._archive = archive
         self._files = files
+        self._taken = taken
         self._places = {name: place for place, name in enumerate(files)}
         self._directory = directory
         self._place = place
@@ -117,8 +130,8 @@ class WalFeed:
     def _ask(self, name: str) -> None:
         place = self._places.get(name)
         if place is None:
-            with writing(f"{name}.absent", self._place):
-                (self._directory / f"{name}.absent").touch()
+            is_taken = is_history_name(name) and int(name[:8], 16) in self._taken
+            self._leave(name if is_taken else f"{name}.absent")
             return
         self._served = max(self._served, place + 1)
         self.progress.read_bytes = self._served * self._segment_bytes
@@ -131,6 +144,14 @@ class WalFeed:
             if other not in self._fetched:
                 self._fetched[other] = self._pool.submit(self._fetch, other)
         self._awaited = self._fetched[name]
+
+    def _leave(self, name: str) -> None:
+        """An empty file, which has its name only when the server's user may read it."""
+        with writing(name, self._place):
+            draft = self._directory / f"{name}.draft"
+            draft.touch()
+            draft.chmod(_READABLE)
+            draft.rename(self._directory / name)
 
     def prefetch(self) -> None:
         """Have the first files ready before recovery asks for them."""

@@ -30,6 +30,7 @@ class Route:
 
     :ivar target: as given; the very last commit's own time becomes the end of the WAL, since PostgreSQL would wait
         for a later commit to know that it has arrived.
+    :ivar taken: timelines behind that one whose numbers the new one must not get.
     :ivar archive: that has the files.
     :ivar before: the base backup to take if this one is damaged, None if there is none.
     """
@@ -38,6 +39,7 @@ class Route:
     target: RecoveryTarget
     timeline: int
     files: list[str]
+    taken: range
     archive: WalArchive
     before: Base | None
 
@@ -84,7 +86,8 @@ def find_route(way: Way, target: RecoveryTarget, *, last_commit: CommitClock) ->
     histories = [history_name(timeline) for timeline in lineage.timelines]
     files = [name for name in histories if name in archive.names] + [str(segment) for segment in stretch.segments]
     log.info("from %s on timeline %d to %s: %d files", base, way.timeline, target, len(files))
-    return Route(base, target, way.timeline, files, archive, way.before)
+    taken = archive.taken_after(way.timeline, way.newest)
+    return Route(base, target, way.timeline, files, taken, archive, way.before)
 
 
 def _not_reached(what: str, target: RecoveryTarget, missing: SegmentName | None, way: Way) -> WalGap | TargetRefused:

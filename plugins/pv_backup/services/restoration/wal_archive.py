@@ -74,6 +74,18 @@ class WalArchive:
                 return timeline
         return self._timeline
 
+    def taken_after(self, timeline: int, newest: int) -> range:
+        """The timelines whose histories a recovery to the first must find, so that its new one has a number of its own.
+
+        PostgreSQL takes the first number without a history, and its WAL would get names that are here already. Of a
+        timeline there may be segments only, or nothing any more: up to the newest each counts, beyond it what is here
+        of whatever cluster.
+        """
+        here = {int(name[:8], 16) for name in self.names}
+        while newest + 1 in here:
+            newest += 1
+        return range(timeline + 1, newest + 1)
+
     def lineages(self, timeline: int) -> Iterator[Lineage]:
         """The ways that lead to this timeline and later ones, the newest first; the last is the timeline's own.
 
