@@ -171,6 +171,15 @@ def test_a_file_whose_fetch_fails_as_nobody_foresaw_ends_recovery(odd: Odd, monk
         pass
 
 
+def test_what_we_write_for_the_server_is_read_by_its_user_whatever_the_umask(odd: Odd):
+    before = os.umask(0o077)
+    try:
+        with Sandbox(odd.data.parent) as sandbox, odd.restore(sandbox).recovered(RecoveryTarget()) as (_, restored):
+            assert restored.wal_files > 0
+    finally:
+        os.umask(before)
+
+
 def test_a_disk_that_fails_while_recovery_goes_on_ends_what_shall_stay(odd: Odd, open_path: Path, monkeypatch):
     folder, begun = open_path / "bin", open_path / "begun"
     folder.mkdir()

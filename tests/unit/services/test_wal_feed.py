@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -29,6 +30,11 @@ OF_BAD: dict[str, Exception] = {
     "no thread": RuntimeError("can't start new thread"),
     "no memory": MemoryError(),
 }
+
+
+# As another user, on a machine that shows each the processes of its own only.
+AS_POSTGRES = 'exec setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"'
+UNSEEING = ("unshare", "--mount", "sh", "-c", f"mount -t proc -o hidepid=2 proc /proc && {AS_POSTGRES}", "sh")
 
 
 class Archive:
@@ -73,6 +79,21 @@ def test_a_timeline_that_is_taken_has_a_history_and_the_one_behind_it_has_none(f
 
     assert answers == [1, 0, 0, 1]
     assert (tmp_path / "out").read_bytes() == b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root restores as another user")
+def test_the_servers_user_is_served_where_it_sees_no_process_of_ours(feed, open_path: Path):
+    with feed("damaged", open_path) as served:
+        shutil.chown(open_path / "wal", "postgres")
+        before = os.umask(0o077)
+        try:
+            answers = [
+                ask(served, name, open_path / "wal" / "out", *UNSEEING) for name in ("00000002.history", "ABSENT")
+            ]
+        finally:
+            os.umask(before)
+
+    assert answers == [0, 1]
 
 
 def test_a_damaged_file_that_nobody_asks_for_ends_nothing(feed, tmp_path: Path):

@@ -7,15 +7,17 @@ files ready.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TextIO
 
 from pv_backup.services.errors import PvBackupError, RestoreFailed
 from pv_backup.services.progress import Progress
@@ -31,6 +33,8 @@ _AT_ONCE: Final = 4
 #: Files that lie in the directory at a time; the server has a copy of one more.
 MOST_AT_ONCE: Final = _AHEAD + 2
 _LOOK_EVERY_S: Final = 0.02
+_SERVING: Final = "serving"
+_LOCKED: Final = 9
 # The directory is closed to all but the server's user, who need not be ourselves.
 _READABLE: Final = 0o644
 
@@ -73,7 +77,6 @@ class WalFeed:
         self._fetched: dict[str, Future[None]] = {}
         self._awaited: Future[None] | None = None
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="wal-feed", daemon=True)
         self.failure: PvBackupError | None = None
         self.progress = Progress(label="recovering", downloads=True, total_bytes=len(files) * segment_bytes)
         self._segment_bytes = segment_bytes
@@ -88,27 +91,29 @@ class WalFeed:
     def restore_command(self) -> str:
         """The server's `restore_command` (PostgreSQL 15, section 26.3.5): 1 for an absent file, 255 to give up."""
         here = shlex.quote(str(self._directory)).replace("%", "%%")
-        # The thread's own life is the sign that somebody serves: a mark in a file can fail to be written.
-        alive = f"/proc/{os.getpid()}/task/{self._thread.native_id}"
+        # Our lock is the sign that somebody serves: it goes with us, and the server's user may see no process of ours.
         # Taken for the end of the WAL, a failure of ours or of the disk would end in a promotion short of the target.
         return (
             f'echo "%f" >> {here}/asked || exit 255; '
             f'while [ ! -e {here}/"%f" ]; do '
-            f'[ -e {here}/"%f".absent ] && exit 1; [ -e {alive} ] || exit 255; sleep {_LOOK_EVERY_S}; '
+            f'[ -e {here}/"%f".absent ] && exit 1; '
+            f"flock --shared --nonblock --conflict-exit-code {_LOCKED} {here}/{_SERVING} true; "
+            f"[ $? -eq {_LOCKED} ] || exit 255; sleep {_LOOK_EVERY_S}; "
             f'done; cp {here}/"%f" "%p" || exit 255'
         )
 
-    def _serve(self) -> None:
-        """Serve until we are closed or fail; by the time this thread has ended, :attr:`failure` is there."""
-        try:
-            for name in self._asked():
-                self._ask(name)
-        except PvBackupError as error:
-            self.failure = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, recovery must not wait for us
-            self.failure = _unforeseen("the WAL could not be served", error)
-        if self.failure is not None:
-            log.error("recovery cannot go on: %s", self.failure)
+    def _serve(self, lock: TextIO) -> None:
+        """Serve until we are closed or fail; by the time the lock is free, :attr:`failure` is there."""
+        with lock:
+            try:
+                for name in self._asked():
+                    self._ask(name)
+            except PvBackupError as error:
+                self.failure = error
+            except Exception as error:  # noqa: BLE001 - whatever it is, recovery must not wait for us
+                self.failure = _unforeseen("the WAL could not be served", error)
+            if self.failure is not None:
+                log.error("recovery cannot go on: %s", self.failure)
 
     def _asked(self) -> Iterator[str]:
         """The names as recovery asks for them.
@@ -169,7 +174,13 @@ class WalFeed:
             raise _unforeseen(f"{name} could not be fetched", error) from error
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        with writing(_SERVING, self._place), ExitStack() as held:
+            lock = held.enter_context((self._directory / _SERVING).open("w"))
+            os.fchmod(lock.fileno(), _READABLE)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._thread = threading.Thread(target=self._serve, args=[lock], name="wal-feed", daemon=True)
+            self._thread.start()
+            held.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -147,6 +148,8 @@ class WalArchive:
         draft = path.with_name(path.name + ".draft")
         progress = Progress(label=key, downloads=True)
         with draft.open("wb") as file:
+            # The directory is closed to all but the server's user, who need not be ourselves.
+            os.fchmod(file.fileno(), 0o644)
             copy_verified(self._store, self._keys, key, expected, file, progress=progress)
         draft.rename(path)
 
