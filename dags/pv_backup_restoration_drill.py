@@ -36,7 +36,8 @@ trigger it again: the incident stays open until its action plan is there, but th
 REFUSED, FAILED_FORMAT in `choose_the_target`: the target is later than the last shipped commit, or no time; no drill
 was begun. ERR-47-02, ERR-47-06, CONFIGURATION in `record_the_evidence`: the drill is over, and can't be put on record.
 Bring back Vault (which may keep the journal's connection and the settings), the journal or the setting: the task tries
-again every 15 minutes for 12 hours. A drill that left nothing is found by `pv_backup_compliance`.
+again every 15 minutes for 12 hours, or until the run is ended 46 hours after its start, if that is earlier; the alert
+names the time. A drill that left nothing is found by `pv_backup_compliance`.
 """
 
 from __future__ import annotations

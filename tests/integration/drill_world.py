@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -151,18 +152,34 @@ def damage_page(made: Scene, *, table: str) -> None:
     cluster.postgres.start()
 
 
+class TaskStates:
+    """What Airflow keeps for a task of a run from try to try, whichever machine has the next one."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self._kept[key]) if key in self._kept else default
+
+    def set(self, key: str, value: Any) -> None:
+        self._kept[key] = json.dumps(value)
+
+
 @dataclass
 class Drill:
     """One run of the DAG, task by task, its XComs in a dictionary.
 
     :ivar errors: by which tasks failed, by task_id.
     :ivar has_retries: whether Airflow will give each task the retries that its DAG grants.
+    :ivar began: when Airflow began the run.
     """
 
     params: dict[str, str]
     xcoms: dict[tuple[str, str], Any] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     has_retries: bool = False
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    states: defaultdict[str, TaskStates] = field(default_factory=lambda: defaultdict(TaskStates))
 
     @property
     def conclusion(self) -> dict[str, Any]:
@@ -218,8 +235,17 @@ class Drill:
             xcom_push=push,
             xcom_pull=lambda task_ids, key="return_value": self.xcoms.get((task_ids, key)),
         )
-        run = SimpleNamespace(run_after=datetime.now(UTC), run_type=SimpleNamespace(value="manual"))
-        return {"ti": ti, "task": task, "params": self.params, "dag_run": run, "run_id": "manual__1"}
+        return {
+            "ti": ti,
+            "task": task,
+            "dag": task.dag,
+            "params": self.params,
+            "dag_run": SimpleNamespace(
+                start_date=self.began, run_after=datetime.now(UTC), run_type=SimpleNamespace(value="manual")
+            ),
+            "run_id": "manual__1",
+            "task_state_store": self.states[task.task_id],
+        }
 
 
 def drill(target: datetime | str = "latest", *, leg: str = "both") -> Drill:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pv_backup.services import local_memory
 from pv_backup.services.errors import ConfigurationError, FailClosedError, JournalUnavailable
 from tests.integration.drill_world import Drill, Scene, become_drill_worker, evidence_of, scene
 from tests.support.clusters import ClusterTemplate
@@ -43,6 +45,11 @@ def begun(worker: Scene) -> Drill:
 def restore(run: Drill) -> Exception:
     run.run_task(LEG, ("order", "choose_the_target"))
     return run.errors.pop(LEG)
+
+
+def on_a_new_machine(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """As on Kubernetes, where each try is a pod with an empty /tmp."""
+    monkeypatch.setattr(local_memory, "own_directory", lambda: directory)
 
 
 def record(run: Drill, made: Scene) -> dict[str, Any]:
@@ -100,20 +107,21 @@ def test_a_leg_needs_no_journal(worker: Scene, begun: Drill, monkeypatch: pytest
 
 
 def test_a_record_waits_until_vault_is_unsealed_and_people_hear_of_it_at_once(
-    worker: Scene, begun: Drill, people: People
+    worker: Scene, begun: Drill, people: People, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     begun.run_task(LEG, ("order", "choose_the_target"))
     before = worker.documents(), worker.incidents()
     with pytest.MonkeyPatch.context() as environment:
         worker.stack.vault.seal()
         environment.delenv(JOURNAL)
-        for _ in range(2):
+        for number in range(3):
+            on_a_new_machine(monkeypatch, tmp_path / f"pod{number}")
             begun.run_task(RECORD, None)
             assert isinstance(begun.errors.pop(RECORD), FailClosedError)
     assert people.codes == ["ERR-47-02"], "told once, and not only by the last try"
     told = people.webhook.received[0]
     assert "Vault is sealed" in told["cause"]
-    assert "every 0:15:00 h for 12:00:00 h" in told["next_step"]
+    assert "again every 15 min until 20" in told["next_step"]
     assert (worker.documents(), worker.incidents()) == before
     worker.stack.vault.unseal()
 
@@ -122,6 +130,25 @@ def test_a_record_waits_until_vault_is_unsealed_and_people_hear_of_it_at_once(
     assert begun.errors == {}
     assert begun.conclusion["verdict"] == "PASSED"
     assert evidence_of(worker).drill_id == begun.conclusion["drill_id"]
+
+
+def test_a_channel_that_was_down_is_told_by_a_later_try_and_the_other_not_again(
+    begun: Drill, people: People, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    begun.run_task(LEG, ("order", "choose_the_target"))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv(JOURNAL)
+        on_a_new_machine(monkeypatch, tmp_path / "pod0")
+        with pytest.MonkeyPatch.context() as outage:
+            outage.setenv("AIRFLOW_CONN_PV_BACKUP_WEBHOOK", "http://127.0.0.1:1/")
+            begun.run_task(RECORD, None)
+        assert (len(people.mail.subjects), people.webhook.codes) == (1, [])
+
+        for number in (1, 2):
+            on_a_new_machine(monkeypatch, tmp_path / f"pod{number}")
+            begun.run_task(RECORD, None)
+
+    assert people.codes == ["CONFIGURATION"]
 
 
 def test_so_it_waits_for_its_journal_and_is_not_told_of_a_moment_without(

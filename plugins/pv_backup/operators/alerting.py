@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from pv_backup.operators.configuration import ConnectionIds
-    from pv_backup.services.alarm import Alarm
+    from pv_backup.services.alarm import Alarm, StandIn
     from pv_backup.services.alert_memory import AlertMemory
     from pv_backup.services.alerts import Channel
 
 log = logging.getLogger(__name__)
 
 
-def alarm(connections: ConnectionIds) -> Alarm:
-    """Log, mail and webhook, with the journal as their memory."""
+def alarm(connections: ConnectionIds, *, local: StandIn | None = None) -> Alarm:
+    """Log, mail and webhook, with the journal as their memory.
+
+    :param local: what remembers while the journal can't; None takes the worker's own memory.
+    """
     from pv_backup.notifiers.mail import MailNotifier
     from pv_backup.notifiers.webhook import WebhookNotifier
     from pv_backup.services.alarm import Alarm
@@ -30,7 +33,7 @@ def alarm(connections: ConnectionIds) -> Alarm:
     from pv_backup.services.local_memory import LocalMemory
 
     channels: list[Channel] = [LogChannel(), MailNotifier(), WebhookNotifier()]
-    return Alarm(channels=channels, memory=_memory(connections), local=LocalMemory())
+    return Alarm(channels=channels, memory=_memory(connections), local=local or LocalMemory())
 
 
 def alert_of(
@@ -42,12 +45,14 @@ def alert_of(
     incident: str = "",
     dag_id: str = "",
     day: str = "",
+    local: StandIn | None = None,
 ) -> None:
     """Tell of an error in mid-run; whatever goes wrong here is logged and hides nothing.
 
     :param incident: what the error is an occurrence of, within its DAG; it is then told once, until :func:`settle`.
         Empty: the day's own, or the DAG's where its runs are of no day, with the error's code.
     :param dag_id: whose backup it is about, where that is not this task's DAG; ``day`` likewise.
+    :param local: as in :func:`alarm`.
     """
     try:
         alert = alert_of_error(context, error, backup_id=backup_id)
@@ -55,7 +60,7 @@ def alert_of(
             alert = replace(alert, dag_id=dag_id, day=day, incident=f"{dag_id}/{day}/{alert.code}")
         if incident:
             alert = replace(alert, incident=f"{alert.dag_id}/{incident}")
-        alarm(connections).tell(alert)
+        alarm(connections, local=local).tell(alert)
     except Exception:
         log.exception("nobody could be told of %r", error)
 

@@ -101,9 +101,9 @@ class RestoreLegOperator(BackupStepOperator):
 
     def pre_execute(self, context: Context) -> None:
         """Leave the run time to record how it ended, whatever queues and tries went before this one."""
-        began, limit = context["dag_run"].start_date, context["dag"].dagrun_timeout
-        if began and limit and self.execution_timeout:
-            left = began + limit - TO_RECORD - datetime.now(UTC)
+        run_ends = end_of_run(context)
+        if run_ends and self.execution_timeout:
+            left = run_ends - TO_RECORD - datetime.now(UTC)
             self.execution_timeout = min(self.execution_timeout, max(left, _TO_SAY_SO))
 
     def execute(self, context: Context) -> Any:
@@ -178,6 +178,12 @@ class RestoreClusterOperator(RestoreLegOperator):
         from pv_backup.services.restoration.legs import PhysicalLeg
 
         return PhysicalLeg(tools)
+
+
+def end_of_run(context: Context) -> datetime | None:
+    """When Airflow ends the run, whatever its tasks are about then; None if it never does."""
+    began, limit = context["dag_run"].start_date, context["dag"].dagrun_timeout
+    return began + limit if began and limit else None
 
 
 def leg_tools(connections: ConnectionIds, settings: Settings) -> LegTools:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 
 from pv_backup.operators.base import BackupStepOperator
-from pv_backup.operators.drill import REPORT
+from pv_backup.operators.drill import REPORT, end_of_run
 from pv_backup.operators.kept_in_vault import named_connection
-from pv_backup.operators.retrying import PATIENT_DELAY, PATIENT_RETRIES, PatientRetryPolicy
+from pv_backup.operators.retrying import PATIENT_DELAY, PatientRetryPolicy
 from pv_backup.operators.start_run import StartOnceOperator
 from pv_backup.operators.workbench import journal_sessions, object_store
 from pv_backup.services.drill_errors import DrillFailed
 from pv_backup.services.errors import ConfigurationError, PvBackupError, RefusedError, explain
 from pv_backup.services.evidence.document import Verdict
+from pv_backup.services.evidence.texts import span
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,14 +32,16 @@ class RecordWaits(PvBackupError):
     """A drill is over and not on record, for want of something that a person must mend.
 
     :param error: what is wanting; it gives its code.
+    :param until: when the last try is over, or the run.
     """
 
-    def __init__(self, drill_id: str, error: BaseException) -> None:
+    def __init__(self, drill_id: str, error: BaseException, *, until: datetime) -> None:
         self.code, what, remedy = explain(error)
+        delay = span(PATIENT_DELAY.total_seconds())
         super().__init__(
             f"drill {drill_id} is over and can't be put on record: {what}",
-            remedy=f"{remedy}. It is tried again every {PATIENT_DELAY} h for {PATIENT_RETRIES * PATIENT_DELAY} h: "
-            "until then nothing is lost",
+            remedy=f"{remedy}. It is tried again every {delay} until {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC: "
+            f"mended {delay} before that, nothing is lost",
         )
 
 
@@ -65,16 +69,19 @@ class RecordEvidenceOperator(BackupStepOperator):
         except (Exception, AirflowTaskTimeout) as error:
             ti, policy = context["ti"], self.retry_policy
             if isinstance(policy, PatientRetryPolicy) and policy.waits(error, ti.try_number, ti.max_tries):
-                self._tell_that_it_waits(context, order, error)
+                until = datetime.now(UTC) + policy.waits_for(ti.try_number, ti.max_tries)
+                run_ends = end_of_run(context)
+                waits = RecordWaits(order.drill_id, error, until=min(until, run_ends) if run_ends else until)
+                self._tell_that_it_waits(context, order, waits)
             raise
 
-    def _tell_that_it_waits(self, context: Context, order: DrillOrder, error: BaseException) -> None:
-        """Once a drill and cause: Airflow's callback comes only when the last try has failed."""
+    def _tell_that_it_waits(self, context: Context, order: DrillOrder, waits: RecordWaits) -> None:
+        """Once a drill and cause, on whichever machine: Airflow's callback comes only when the last try has failed."""
         from pv_backup.operators.alerting import alert_of
+        from pv_backup.operators.task_memory import TaskMemory
 
-        waits = RecordWaits(order.drill_id, error)
-        name = f"{waits.code}/{order.drill_id}"
-        alert_of(context, waits, backup_id=None, connections=self.connections, incident=name)
+        name, memory = f"{waits.code}/{order.drill_id}", TaskMemory(context["task_state_store"])
+        alert_of(context, waits, backup_id=None, connections=self.connections, incident=name, local=memory)
 
     def step(self, context: Context, settings: Settings) -> dict[str, Any]:
         """Return what the drill's end needs to know, by what stands on record: somebody may have cleared this task.

@@ -92,3 +92,7 @@ class PatientRetryPolicy(BackupRetryPolicy):
     def waits(self, exception: BaseException, try_number: int, max_tries: int) -> bool:
         """Whether the next try needs a person, who must hear of it now."""
         return self.evaluate(exception, try_number, max_tries).retry_delay == PATIENT_DELAY
+
+    def waits_for(self, try_number: int, max_tries: int) -> timedelta:
+        """How long its tries last from now on, if each of them waits."""
+        return (max_tries + 1 - try_number) * PATIENT_DELAY

@@ -6,12 +6,11 @@ import logging
 import time
 from collections.abc import Sequence
 from threading import Thread
-from typing import Final
+from typing import Final, Protocol
 
 from pv_backup.services.alert_memory import AlertMemory
 from pv_backup.services.alerts import Alert, Channel
 from pv_backup.services.errors import ChannelNotConfigured, JournalUnavailable
-from pv_backup.services.local_memory import LocalMemory
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +18,24 @@ log = logging.getLogger(__name__)
 PATIENCE_S: Final = 15.0
 
 
+class StandIn(Protocol):
+    """What remembers alerts while the journal can't."""
+
+    def tell_once(self, alert: Alert, channel: Channel) -> bool:
+        """Send the alert if it is news on this channel; what the channel raises comes through."""
+
+    def forget(self, flow: str) -> None:
+        """The journal was reached, and knows better."""
+
+
 class Alarm:
     """Sends alerts; whatever goes wrong with it is logged, and hides neither the error nor the other channels.
 
     :param memory: the journal's; None where it can't be had at all.
-    :param local: the worker's own, for as long as the journal can't be reached.
+    :param local: the worker's own or the task's, for as long as the journal can't be reached.
     """
 
-    def __init__(self, *, channels: Sequence[Channel], memory: AlertMemory | None, local: LocalMemory) -> None:
+    def __init__(self, *, channels: Sequence[Channel], memory: AlertMemory | None, local: StandIn) -> None:
         self._channels = channels
         self._memory = memory
         self._local = local

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,14 @@ import pytest
 from airflow.sdk.definitions.retry_policy import RetryAction
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
+from pv_backup.operators import alerting
 from pv_backup.operators.drill import TO_RECORD
 from pv_backup.operators.retrying import MAX_RETRIES, PATIENT_DELAY, PATIENT_RETRIES, PatientRetryPolicy, next_delay
+from pv_backup.services.drill import DrillOrder
 from pv_backup.services.drill_calendar import MAY_LAST
 from pv_backup.services.drill_errors import LegTooSlow
 from pv_backup.services.errors import ConfigurationError, FailClosedError, JournalUnavailable, RefusedError
+from pv_backup.services.evidence.document import Leg
 from pv_backup.services.settings import Settings
 from tests.dags.dag_world import dag_bag
 
@@ -90,6 +94,39 @@ def test_what_may_pass_by_itself_is_tried_again_soon_and_told_to_nobody():
 
 def test_the_last_try_leaves_the_telling_to_airflows_callback():
     assert not PatientRetryPolicy().waits(FailClosedError("x"), LAST, PATIENT_RETRIES)
+
+
+@pytest.mark.parametrize(
+    ("gone", "try_number", "left"),
+    [
+        (timedelta(minutes=30), QUICK, timedelta(hours=12)),
+        (timedelta(minutes=30), PATIENT_RETRIES - 2, timedelta(minutes=45)),
+        (timedelta(hours=41), QUICK, TO_RECORD),
+        (timedelta(hours=45, minutes=30), QUICK, timedelta(minutes=30)),
+    ],
+    ids=str,
+)
+def test_people_hear_until_when_the_record_waits(
+    monkeypatch: pytest.MonkeyPatch, gone: timedelta, try_number: int, left: timedelta
+):
+    said, now = [], datetime.now(UTC)
+    monkeypatch.setattr(alerting, "alert_of", lambda _context, error, **_: said.append(error.remedy))
+    monkeypatch.delenv("PV_BACKUP_BUCKET")
+    dag = dag_bag().dags[DRILL]
+    task: Any = copy.copy(dag.get_task("record_the_evidence"))
+    order = DrillOrder.at("latest", drill_id="x", run_id="x", legs=list(Leg), now=now).model_dump(mode="json")
+    ti = SimpleNamespace(try_number=try_number, max_tries=PATIENT_RETRIES, xcom_pull=lambda **_: order)
+    run = SimpleNamespace(start_date=now - gone)
+
+    with pytest.raises(ConfigurationError):
+        task.execute({"ti": ti, "dag": dag, "dag_run": run, "task_state_store": {}})
+
+    (text,) = said
+    found = re.search(r"again every 15 min until (\S+ \S+) UTC: mended 15 min before that, nothing is lost$", text)
+    assert found, text
+    until = datetime.strptime(found[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+    # To the minute, and as late as the machine was slow.
+    assert now + left - timedelta(minutes=1) < until <= datetime.now(UTC) + left
 
 
 def test_what_the_rules_refuse_is_not_waited_for():
