@@ -129,7 +129,7 @@ def test_its_settings_exist():
     connections = {*vars(ConnectionIds()).values(), MailServerHook.default_conn_name, WebhookHook.default_conn_name}
     known = options | {f"AIRFLOW_CONN_{name.upper()}" for name in connections}
     known |= {f"PV_BACKUP_{name.upper()}" for name in Settings.model_fields}
-    known |= {"PATH", "PYTHONPATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
+    known |= {"PATH", "PYTHONPATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PGSSLMODE", "PGSSLROOTCERT"}
 
     assert set(settings()) - known == set()
     assert {"PV_BACKUP_BUCKET", "PV_BACKUP_KMS_KEY_ID", "PV_BACKUP_TRANSIT_KEY"} <= set(settings())
@@ -142,9 +142,13 @@ def test_its_connections_are_what_airflow_reads():
 
 
 def test_whoever_logs_in_to_a_server_makes_sure_which_one_it_is():
-    """No password is for whoever stands in between: each login of the page names mode and authorities."""
+    """No password is for whoever stands in between: each login of the page names mode and authorities.
+
+    That of Airflow's own database has them from variables: its second library refuses them in the URL.
+    """
     uris = re.findall(r"postgresql(?:\+\w+)?://(\S+?)'?$", PAGE.read_text(), re.MULTILINE)
-    logins = [conninfo_to_dict(f"postgresql://{uri}") for uri in uris]
+    logins = [conninfo_to_dict(f"postgresql://{uri}") for uri in uris if not uri.startswith("airflow:")]
+    logins.append({name: settings()[f"PG{name.upper()}"] for name in ("sslmode", "sslrootcert")})
     logins += [conninfo_to_dict(found) for found in re.findall(r"^    (host=.*)$", PAGE.read_text(), re.MULTILINE)]
     (connection,) = re.findall(r'^    (\{"conn_type": "postgres"(?:.*\n)+?.*"\})$', PAGE.read_text(), re.MULTILINE)
     logins.append(json.loads(json.loads(connection)["extra"]))

@@ -48,6 +48,20 @@ DRAWN: Final = {
     "AIRFLOW__API__SECRET_KEY": "of-the-api",
     "AIRFLOW__API_AUTH__JWT_SECRET": "of-the-tokens-of-the-execution-api-0123456789abcdef0123456789abcd",
 }
+AS_PYTHON: Final = AS_AIRFLOW.replace("bin/airflow", "bin/python").replace("as_airflow", "as_python")
+# By the library that Airflow's asynchronous routes use, which is not the one of all else.
+ASK_ASYNCHRONOUSLY: Final = """as_python - <<'END'
+import asyncio
+from airflow import settings
+from sqlalchemy import text
+
+async def ask():
+    async with settings.AsyncSession() as session:
+        shown = await session.execute(text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"))
+        print("over TLS:", shown.scalar_one())
+
+asyncio.run(ask())
+END"""
 # Homes of Airflow, and whose they are.
 LOGGERS: Final = {"airflow": "airflow", "airflow-worker-default": "pv_backup"}
 PATIENCE_S: Final = 300
@@ -129,17 +143,23 @@ def test_airflows_database_is_migrated_over_tls_by_its_own_user(host: Host, serv
     }
 
 
+def test_airflows_second_library_reaches_it_over_tls_too(host: Host):
+    assert "over TLS: True" in host.run(f"{AS_PYTHON}\n{ASK_ASYNCHRONOUSLY}").stdout
+
+
 def test_a_server_that_no_known_authority_speaks_for_is_given_no_password(host: Host):
     known = host.at(AUTHORITIES)
     before = known.read_text()
     known.write_text(before.rpartition("-----BEGIN CERTIFICATE-----")[0])
     try:
-        refused = host.run(f"{AS_AIRFLOW}\nas_airflow db check", check=False)
+        ways = (f"{AS_AIRFLOW}\nas_airflow db check", f"{AS_PYTHON}\n{ASK_ASYNCHRONOUSLY}")
+        refused = [host.run(script, check=False) for script in ways]
     finally:
         known.write_text(before)
 
-    assert refused.returncode != 0
-    assert "certificate verify failed" in refused.stdout
+    for done in refused:
+        assert done.returncode != 0
+        assert "certificate verify failed" in done.stdout
 
 
 def test_the_calendar_removes_old_runs_and_keeps_young_ones(host: Host, server: Postgres):

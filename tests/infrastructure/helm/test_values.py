@@ -34,9 +34,10 @@ ROOT = Path(__file__).parents[3]
 HELM = ROOT / "deploy" / "helm"
 VALUES: dict[str, Any] = yaml.safe_load((HELM / "values.yaml").read_text())
 RECEIVER: dict[str, Any] = yaml.safe_load((HELM / "pg-receivewal.yaml").read_text())
-#: What the image trusts, and who is told so: httpx and smtplib by the one, requests and botocore by the other.
+#: What the image trusts, and who is told so: httpx and smtplib, requests and botocore, libpq and asyncpg.
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
-TRUST = {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
+TRUST = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PGSSLROOTCERT"), AUTHORITIES)
+TRUST["PGSSLMODE"] = "verify-full"
 CHART: dict[str, Any] = json.loads(excerpt.EXCERPT.read_text())
 
 
@@ -131,7 +132,7 @@ def test_every_variable_is_known_to_airflow_or_to_us(component: str) -> None:
             _, section, option = name.split("__")
             assert option.lower() in description[section.lower()]["options"]
         elif name in TRUST:
-            assert variable["value"] == AUTHORITIES
+            assert variable["value"] == TRUST[name]
         else:
             assert component == "apiServer"
             assert name in {"UI_PASSWORD", "FORWARDED_ALLOW_IPS"}
@@ -139,7 +140,7 @@ def test_every_variable_is_known_to_airflow_or_to_us(component: str) -> None:
 
 def test_every_component_trusts_what_the_image_trusts() -> None:
     for component, variables in environments().items():
-        assert {variable["name"] for variable in variables} >= TRUST, component
+        assert {variable["name"] for variable in variables} >= set(TRUST), component
 
 
 def test_workers_have_every_setting_without_a_default() -> None:
