@@ -216,7 +216,8 @@ class TestFailures:
             made.world.bucket.delete(manifest_key(attempt.object_key))
 
         assert (incident["code"], incident["failed_check"]) == ("CORRUPTION", "pg_amcheck")
-        assert "public.piece" in incident["reason"] or "evidence.public" in incident["reason"]
+        # It may crash the server; then the table is named at which the other of pg_amcheck's two jobs was.
+        assert "evidence.public.piece" in incident["reason"] or "the server died of what it read" in incident["reason"]
 
     def test_a_full_staging_disk(self, worker: Scene, people: People, disk, monkeypatch):
         monkeypatch.setenv("PV_BACKUP_STAGING_DIRECTORY", str(disk(8)))
