@@ -106,6 +106,17 @@ def test_a_damaged_file_that_nobody_asks_for_ends_nothing(feed, tmp_path: Path):
         assert served.failure is None
 
 
+def test_a_file_that_is_asked_for_again_was_not_taken_away_meanwhile(feed, tmp_path: Path):
+    """The last record begins in one file and ends in the next; the command sees a file and copies it a moment later."""
+    with feed("damaged") as served:
+        for name in ("SOUND", "LATER"):
+            assert ask(served, name, tmp_path / "out") == 0
+        assert ask(served, "ABSENT", tmp_path / "out") == 1, "so what was asked for before has been seen to"
+
+        assert (tmp_path / "wal" / "SOUND").exists()
+        assert ask(served, "SOUND", tmp_path / "out") == 0
+
+
 @pytest.mark.parametrize("early", [True, False], ids=["fetched ahead", "fetched when asked for"])
 @pytest.mark.parametrize(
     ("kind", "error"),

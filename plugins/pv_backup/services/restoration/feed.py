@@ -29,9 +29,11 @@ from pv_backup.services.wal import is_history_name
 log = logging.getLogger(__name__)
 
 _AHEAD: Final = 8
+# At its end recovery asks once more for the file that its last record begins in, and it must not go while it is copied.
+_BEHIND: Final = 2
 _AT_ONCE: Final = 4
 #: Files that lie in the directory at a time; the server has a copy of one more.
-MOST_AT_ONCE: Final = _AHEAD + 2
+MOST_AT_ONCE: Final = _BEHIND + _AHEAD + 2
 _LOOK_EVERY_S: Final = 0.02
 _SERVING: Final = "serving"
 _LOCKED: Final = 9
@@ -141,8 +143,9 @@ class WalFeed:
         self._served = max(self._served, place + 1)
         self.progress.read_bytes = self._served * self._segment_bytes
         wanted = self._files[place : place + 1 + _AHEAD]
+        kept = {*self._files[max(0, place - _BEHIND) : place], *wanted}
         for other in list(self._fetched):
-            if other not in wanted and self._fetched[other].done():
+            if other not in kept and self._fetched[other].done():
                 del self._fetched[other]
                 (self._directory / other).unlink(missing_ok=True)
         for other in wanted:
