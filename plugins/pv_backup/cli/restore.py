@@ -28,8 +28,8 @@ with --start answering queries.
      or to a moment                python -m pv_backup restore /srv/pg --target-time 2026-11-22T03:15:00+01:00 --start
   3. ask it something              the psql command that is printed at the end
 
-The newest base backup before the target that leads to the newest timeline is verified, unpacked and checked by
-pg_verifybackup; then PostgreSQL recovers with the WAL from the bucket, each file verified before it is read. A target
+The newest base backup before the target (where timelines part, by the history that the database had then) is verified,
+unpacked and checked by pg_verifybackup; then PostgreSQL recovers with the WAL from the bucket, each file verified before it is read. A target
 that the bucket does not lead to is refused, naming what is missing, before anything is written.
 
 Is that base backup damaged? --base takes another one, such as the one before it, with all the WAL since:
@@ -66,7 +66,7 @@ def add_commands(commands: Commands) -> None:
         "--base",
         metavar="KEY",
         help="the base backup to begin with, by its key as `list` prints it (default: the newest that leads to the "
-        "target on the newest timeline)",
+        "target)",
     )
     restore.add_argument("--start", action="store_true", help="leave a server running on the directory")
     restore.add_argument(

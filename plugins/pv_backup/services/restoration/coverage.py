@@ -23,8 +23,7 @@ class Coverage:
     :ivar segments: the WAL segments that lead on from it without a hole.
     :ivar reached: the LSN up to which the WAL is whole.
     :ivar timeline: that it ends on.
-    :ivar newest: the newest timeline in the bucket; if that is another one, `restore` takes any base backup first that
-        leads there.
+    :ivar newest: the newest timeline in the bucket; if that is another one, `restore` goes by when each was written to.
     :ivar last_commit: of that WAL; None if it holds none, or nobody looked.
     :ivar holes: what is missing in front of later segments; recovery ends at the first.
     """
