@@ -28,9 +28,10 @@ with --start answering queries.
      or to a moment                python -m pv_backup restore /srv/pg --target-time 2026-11-22T03:15:00+01:00 --start
   3. ask it something              the psql command that is printed at the end
 
-The newest base backup before the target (where timelines part, by the history that the database had then) is verified,
-unpacked and checked by pg_verifybackup; then PostgreSQL recovers with the WAL from the bucket, each file verified before it is read. A target
-that the bucket does not lead to is refused, naming what is missing, before anything is written.
+The newest base backup before the target (where timelines part, by the history that the database had then) is
+verified, unpacked and checked by pg_verifybackup; then PostgreSQL recovers with the WAL from the bucket, each file
+verified before it is read. A target that the bucket does not lead to is refused, naming what is missing, before
+anything is written.
 
 Is that base backup damaged? --base takes another one, such as the one before it, with all the WAL since:
   python -m pv_backup restore /srv/pg2 --latest --base 2026/11/basebackup_20261115.enc
