@@ -52,7 +52,7 @@ def lived_in(
             newest.base.manifest.key,
         )
         return passed_over
-    if target.time is not None and not (began := _began(newest, passed_over, clock)) <= target.time:
+    if target.time is not None and not (began := _began(newest, passed_over, clock) or our_end) <= target.time:
         if target.time > their_end:
             raise TargetRefused(
                 f"nobody wrote at {target}: timeline {passed_over.timeline} was written to until "
@@ -72,8 +72,7 @@ def lived_in(
     return newest
 
 
-def _began(newest: Way, passed_over: Way, clock: LifeClock) -> datetime:
-    """When the first was written to apart from the other; its end, if it never was."""
+def _began(newest: Way, passed_over: Way, clock: LifeClock) -> datetime | None:
+    """When the first was written to apart from the other, None if it never was."""
     branch = newest.lineage.left(passed_over.lineage)
-    apart = newest.archive.on(newest.lineage, branch)
-    return clock.first(apart, since_lsn=branch) or life_end(newest, clock)
+    return clock.first(newest.archive.on(newest.lineage, branch), since_lsn=branch)

@@ -113,24 +113,22 @@ class WalArchive:
 
     def on(self, lineage: Lineage, lsn: int) -> list[SegmentName]:
         """The segments of a way from the one with this LSN on, whatever is missing between them."""
-        first = lsn // self._segment_bytes
-        return sorted(
-            (
-                segment
-                for name in self.names
-                if (segment := SegmentName.parse(name))
-                and segment.start(self._segment_bytes) // self._segment_bytes >= first
-                and lineage.at(segment.start(self._segment_bytes)) == segment
-            ),
-            key=lambda segment: segment.start(self._segment_bytes),
-        )
+        first = lsn // self._segment_bytes * self._segment_bytes
+        return [
+            segment
+            for segment in self._segments
+            if (start := segment.start(self._segment_bytes)) >= first and lineage.at(start) == segment
+        ]
 
     def of_timeline(self, timeline: int) -> list[SegmentName]:
         """All of its own segments."""
-        return sorted(
-            (found for name in self.names if (found := SegmentName.parse(name)) and found.timeline == timeline),
-            key=lambda segment: segment.start(self._segment_bytes),
-        )
+        return [segment for segment in self._segments if segment.timeline == timeline]
+
+    @cached_property
+    def _segments(self) -> list[SegmentName]:
+        """All segments of whatever timeline, by where they begin."""
+        parsed = filter(None, map(SegmentName.parse, self.names))
+        return sorted(parsed, key=lambda segment: segment.start(self._segment_bytes))
 
     def fetch(self, name: str, path: Path) -> None:
         """Write one file, its hash, header and cluster checked before a byte of it can be read under its name.
