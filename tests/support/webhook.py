@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.support.http_server import serving
 
 #: The path is what makes a Slack-compatible URL a secret.
 SECRET_PATH = "services/T0000/B0000/aXq7secretPathOfTheWebhook"
@@ -57,16 +58,5 @@ def endpoint() -> Iterator[Endpoint]:
             self.end_headers()
             self.wfile.write(f"{status} POST {self.path}".encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    here.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, name="webhook")
-    thread.start()
-    try:
+    with serving(Handler) as here.port:
         yield here
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import requests
 
 from dev.bench.tls import Certificate
+from tests.support.http_server import serving
 
 
 @contextmanager
@@ -29,16 +29,5 @@ def tls_front(certificate: Certificate, address: str) -> Iterator[str]:
 
         do_GET = do_POST = _pass_on  # noqa: N815 - the library's names
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, name="TLS front")
-    thread.start()
-    try:
-        yield f"https://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler, tls=context) as port:
+        yield f"https://127.0.0.1:{port}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
+
+from tests.support.http_server import serving
 
 _LOOK_S: Final = 0.2
 _POD: Final = {"name": "pods", "kind": "Pod", "namespaced": True, "verbs": ["list"], "singularName": "pod"}
@@ -108,16 +109,6 @@ def pods_api() -> Iterator[PodsApi]:
                 self.end_headers()
                 self.wfile.write(b"".join(json.dumps(content).encode() + b"\n" for content in contents))
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    api = PodsApi(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, name="Kubernetes API")
-    thread.start()
-    try:
+    with serving(Handler) as port:
+        api = PodsApi(f"http://127.0.0.1:{port}")
         yield api
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
