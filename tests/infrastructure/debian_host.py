@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,7 @@ _ROOTS: Final = {
 }
 
 
+@cache
 def why_not() -> str:
     """What is missing to have a host here; nothing if one can be had."""
     if os.geteuid() != 0:

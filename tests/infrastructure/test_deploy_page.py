@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,6 @@ from psycopg.conninfo import conninfo_to_dict
 from dev import airflow_env
 from dev.airflow_env import ROOT
 from dev.bench.tls import Certificate
-from dev.ports import free_ports
 from dev.servers.postgres import BIN_DIR, Postgres
 from pv_backup.hooks.mail_server import MailServerHook
 from pv_backup.hooks.webhook import WebhookHook
@@ -33,7 +31,6 @@ from tests.infrastructure.deploy_page import (
     FIRST_BACKUP,
     JOURNAL,
     PAGE,
-    PASSWORD,
     SHELL,
     SOURCE,
     block_with,
@@ -42,7 +39,6 @@ from tests.infrastructure.deploy_page import (
     settings,
 )
 from tests.integration.backup_world import KEY, backup_world
-from tests.support.clusters import open_directory
 from tests.support.pages import blocks, filled_in, paste
 from tests.support.servers import TestStack
 
@@ -50,16 +46,6 @@ pytestmark = pytest.mark.case("TC-INF-04")
 
 UNITS: Final = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 NUMBERS: Final = {"two": 2, "three": 3, "four": 4}
-
-
-@pytest.fixture(scope="module")
-def server(_guarded: None) -> Iterator[Postgres]:
-    """A server on which nobody has done anything yet."""
-    home = open_directory()
-    postgres = Postgres(home=home, port=free_ports(["new"])["new"], password=PASSWORD, durable=False)
-    postgres.start()
-    yield postgres
-    postgres.remove()
 
 
 def test_the_sources_roles_may_do_what_they_are_for(server: Postgres):

@@ -32,13 +32,11 @@ from tests.infrastructure.deploy_page import (
     AUTHORITIES,
     JOURNAL,
     PAGE,
-    PASSWORD,
     block_with,
     environment_files,
     follow,
     part,
 )
-from tests.support.clusters import open_directory
 
 pytestmark = [pytest.mark.case("TC-INF-04"), pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing")]
 
@@ -65,16 +63,6 @@ END"""
 # Homes of Airflow, and whose they are.
 LOGGERS: Final = {"airflow": "airflow", "airflow-worker-default": "pv_backup"}
 PATIENCE_S: Final = 300
-
-
-@pytest.fixture(scope="module")
-def server(_guarded: None) -> Iterator[Postgres]:
-    """The other server, with TLS, on which part 4 was followed."""
-    home = open_directory()
-    postgres = Postgres(home=home, port=free_ports(["new"])["new"], password=PASSWORD, durable=False)
-    postgres.start()
-    yield postgres
-    postgres.remove()
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class NoMirror(Exception):
     """Debian's packages cannot be had."""
 
 
+@cache
 def why_not() -> str:
     """What is missing to make a machine here; nothing if it can be made."""
     if os.geteuid() != 0:
