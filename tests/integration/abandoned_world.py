@@ -17,21 +17,13 @@ from pv_backup.services.restoration.cluster import ClusterRestore, Restored
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.wal import parse_lsn
 from tests.integration.command_line import CommandLine
-from tests.integration.wal_world import WalWorld, wal_world
+from tests.integration.wal_world import Moment, WalWorld, wal_world
 from tests.support.clusters import ClusterTemplate
 from tests.support.restored_server import RestoredServer
 from tests.support.servers import TestStack
 
 OLD_BASE, DEAD_BASE = "2026/03/basebackup_20260322.enc", "2026/03/basebackup_20260329.enc"
 _A_STRETCH = 4
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Right after a commit, by the source's clock and its log."""
-
-    at: datetime
-    lsn: int
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from pv_backup.services.restoration.cluster import ClusterRestore
 from pv_backup.services.restoration.target import RecoveryTarget
 from pv_backup.services.restoration.wal_archive import WalArchive
 from pv_backup.services.wal import SegmentName, parse_lsn
-from tests.integration.wal_world import WalWorld, wal_world
+from tests.integration.wal_world import Moment, WalWorld, wal_world
 from tests.support.clusters import ClusterTemplate, open_directory
 from tests.support.servers import TestStack
 
@@ -42,14 +42,6 @@ CREATE TABLE near (entry int PRIMARY KEY, filler text);
 CREATE TABLE far (entry int PRIMARY KEY USING INDEX TABLESPACE vault, filler text) TABLESPACE vault;
 """
 FILLER = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 2000))"
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where the server stood, by its clock and its log."""
-
-    at: datetime
-    lsn: int
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,14 @@ def journal_at(address: str) -> Iterator[Journal]:
 def found(report: WalReport) -> list[tuple[str, str]]:
     """(code, file) of each problem that a run met."""
     return [(problem.error.code, problem.subject) for problem in report.problems]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a source stood, by its clock and its log."""
+
+    at: datetime
+    lsn: int
 
 
 def wait_until(what: Callable[[], Any], *, meaning: str, timeout_s: float = 120) -> Any:
