@@ -12,6 +12,7 @@ from pathlib import Path
 LOWEST_PORT, HIGHEST_PORT = 20000, 32000
 
 _ours = range(LOWEST_PORT, HIGHEST_PORT)
+_promised: set[int] = set()
 
 
 class PortTakenError(RuntimeError):
@@ -40,12 +41,15 @@ def keep_to_share(place: int, of: int) -> None:
 
 
 def free_ports(names: Iterable[str]) -> dict[str, int]:
-    """Draw a free port for each name; at random, so that two stacks that start together rarely collide."""
+    """Draw a free port for each name; at random, so that two stacks that start together rarely collide.
+
+    One that this process remembers is left alone, also while its server is down.
+    """
     drawn: dict[str, int] = {}
     for name in names:
         while True:
             port = secrets.choice(_ours)
-            if port not in drawn.values() and is_free(port):
+            if port not in _promised | set(drawn.values()) and is_free(port):
                 drawn[name] = port
                 break
     return drawn
@@ -58,6 +62,7 @@ def remembered_ports(path: Path, names: Iterable[str]) -> dict[str, int]:
     if missing:
         known |= free_ports(missing)
         path.write_text(json.dumps(known, indent=1) + "\n")
+    _promised.update(known.values())
     return known
 
 

@@ -8,8 +8,10 @@ storage "raft" {
 }
 
 listener "tcp" {
-  address     = "0.0.0.0:8200"
-  tls_disable = true
+  address         = "0.0.0.0:8200"
+  # There is no other node that would have to reach it.
+  cluster_address = "127.0.0.1:8201"
+  tls_disable     = true
 }
 
 seal "static" {

@@ -98,12 +98,20 @@ class OpenBao:
     def _write_config(self) -> Path:
         data = self.home / "data"
         data.mkdir(parents=True, exist_ok=True)
+        cluster = f"127.0.0.1:{self._ports['cluster']}"
         config = {
             # The multiplier shortens the election in which the only node elects itself, from up to 10 s to 2 s.
             "storage": {"raft": {"path": str(data), "node_id": "dev", "performance_multiplier": "1"}},
-            "listener": {"tcp": {"address": self.address.removeprefix("http://"), "tls_disable": True}},
+            "listener": {
+                "tcp": {
+                    "address": self.address.removeprefix("http://"),
+                    # What others are told (cluster_addr) is not where it listens: that would be the next port.
+                    "cluster_address": cluster,
+                    "tls_disable": True,
+                }
+            },
             "api_addr": self.address,
-            "cluster_addr": f"http://127.0.0.1:{self._ports['cluster']}",
+            "cluster_addr": f"http://{cluster}",
             "max_lease_ttl": MAX_LEASE,
             "default_lease_ttl": MAX_LEASE,
             "ui": False,

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import hvac.exceptions
+import psutil
 import psycopg
 import pytest
 import requests
@@ -183,6 +184,16 @@ class TestControls:
         stack.postgres.start()
         with psycopg.connect(source_db.dump_dsn) as connection:
             assert connection.execute("SELECT one FROM kept").fetchall() == [(1,)]
+
+
+@pytest.mark.case("TC-ERR-08")
+def test_the_servers_listen_on_the_ports_that_were_drawn_for_them_alone(stack: TestStack) -> None:
+    """On another, one would sooner or later meet a server of the tests beside us that is down for a moment."""
+    listening = {
+        (found.pid, found.laddr.port) for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN
+    }
+    servers = {pid for pid, port in listening if port in stack.ports.values()}
+    assert {port for pid, port in listening if pid in servers} == set(stack.ports.values())
 
 
 @pytest.mark.case("TC-INV-05")

@@ -36,6 +36,15 @@ def test_ports_are_remembered_and_new_names_join_them(tmp_path: Path) -> None:
     assert remembered_ports(file, ["c"])["c"] == second["c"]
 
 
+def test_the_port_of_a_server_that_is_down_is_drawn_by_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "_ours", range(ports.LOWEST_PORT, ports.LOWEST_PORT + 100))
+    names = [f"server-{n}" for n in range(30)]
+    down = remembered_ports(tmp_path / "ports.json", names)
+    assert not set(down.values()) & set(free_ports(names).values())
+
+
 def test_processes_side_by_side_never_draw_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "_ours", ports._ours)
     drawn = []
