@@ -16,6 +16,7 @@ from dev.ports import keep_to_share
 from dev.provisioning.databases import drop_database
 from pv_backup.services import local_memory
 from tests.support.clusters import ClusterTemplate, SourceCluster, open_directory
+from tests.support.places import prefer_memory
 from tests.support.servers import Bucket, JournalDatabase, SourceDatabase, TestStack
 
 pytest_plugins = ["tests.case_listing"]
@@ -25,7 +26,12 @@ _STACK = pytest.StashKey[TestStack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the servers of tests that run side by side off each other's ports, and let what we start hear signals."""
+    """Keep the servers of tests that run side by side off each other's ports, and let what we start hear signals.
+
+    Those of the long tests stay on disk: they store ten gigabytes.
+    """
+    if config.getoption("markexpr") in ("", "not soak"):
+        prefer_memory()
     for ignored in (signal.SIGINT, signal.SIGQUIT):
         # A shell that runs us in the background has them ignored, and so would all that we start.
         if signal.getsignal(ignored) is signal.SIG_IGN:

@@ -7,7 +7,6 @@ import re
 import secrets
 import shutil
 import subprocess
-import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from dev.ports import free_ports
 from dev.servers.postgres import RUN_AS, Postgres
 from dev.servers.source import SourceServer
 from pv_backup.services.postgres import Server
+from tests.support.places import new_directory
 
 # What a base backup reads must be what production's server would have written.
 _AS_IN_PRODUCTION = {"full_page_writes": "on", "synchronous_commit": "on"}
@@ -170,8 +170,8 @@ class ClusterTemplate:
 
 
 def open_directory() -> Path:
-    """A new directory below /tmp that PostgreSQL's user may pass through; pytest's own are closed to it."""
-    directory = Path(tempfile.mkdtemp(prefix="pv-backup-cluster-"))
+    """A new directory that PostgreSQL's user may pass through; pytest's own are closed to it."""
+    directory = new_directory("pv-backup-cluster-")
     directory.chmod(0o711)
     guard.watch_path(directory)
     return directory

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import uuid
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,7 @@ from dev.ports import free_ports
 from dev.provisioning import buckets, databases, keys
 from dev.provisioning.databases import AIRFLOW, DUMP, OWNER, SERVICE, password_of
 from dev.stack import Stack
+from tests.support.places import new_directory
 
 BUCKET_PATTERN = "pv-backup-test-*"
 
@@ -68,7 +68,7 @@ class TestStack(Stack):
     __test__ = False  # not a class of tests
 
     def __init__(self) -> None:
-        home = Path(tempfile.mkdtemp(prefix="pv-backup-test-"))
+        home = new_directory("pv-backup-test-")
         guard.watch_path(home)
         super().__init__(home=home, bucket_pattern=BUCKET_PATTERN, durable=False)
 
