@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
+import tracemalloc
 from urllib.parse import urlsplit
 
 import pytest
@@ -63,6 +65,17 @@ def store(stack, bucket):
     return ObjectStore(client=s3_client(stack, stack.s3.endpoint), bucket=bucket.name, kms_key_id=SSE_KEY, timeout_s=60)
 
 
+@pytest.fixture
+def garbage_stays():
+    """Without the garbage collector, whatever is in a cycle stays in memory, whose size is known."""
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+    gc.enable()
+
+
 def send(upload, body, *, piece=MEBIBYTE):
     for start in range(0, len(body), piece):
         upload.write(body[start : start + piece])
@@ -90,6 +103,31 @@ def test_parts_that_double_in_size_are_accepted_and_read_back_equal(begin, view)
     assert upload.upload_id is not None
     upload.complete(permit=permit)
     assert view.body(KEY) == body
+
+
+@pytest.mark.case("TC-NOM-02")
+def test_objects_that_are_written_stay_in_memory_no_longer(store, garbage_stays):
+    """Of a WAL backlog one process writes hundreds; the garbage collector comes when it likes."""
+    body = os.urandom(MEBIBYTE)
+
+    def write(number):
+        upload = store.begin_upload(
+            f"wal/{number}",
+            metadata=METADATA,
+            replace_etag=None,
+            part_bytes=PART,
+            expected_bytes=len(body),
+            progress=Progress(label=KEY),
+        )
+        upload.write(body)
+        upload.complete(permit=permit)
+
+    write(0)
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(1, 9):
+        write(number)
+    after, _ = tracemalloc.get_traced_memory()
+    assert after - before < 2 * len(body)
 
 
 @pytest.mark.case("TC-INV-04")

@@ -142,8 +142,10 @@ class ArtefactUpload:
         :raises RefusedError: if another object took the key meanwhile.
         """
         if self._upload_id is None:
-            self._finish(permit, "put_object", Body=self._filling, **self._target.creation, **self._target.condition)
-            self._progress.stored_bytes = len(self._filling)
+            # tenacity's cycles keep this object until the garbage collector comes; not its bytes, of many objects.
+            body, self._filling = self._filling, bytearray()
+            self._finish(permit, "put_object", Body=body, **self._target.creation, **self._target.condition)
+            self._progress.stored_bytes = len(body)
         else:
             if self._filling:
                 self._send_part()
