@@ -57,8 +57,8 @@ def schedule(world: WalWorld, journal_db, people: People, monkeypatch) -> Schedu
 
 
 @pytest.fixture
-def load(world: WalWorld, tmp_path) -> Load:
-    return Load(world, tmp_path)
+def load(world: WalWorld, open_path) -> Load:
+    return Load(world, open_path)
 
 
 def runs_during(outage: Outage, schedule: Schedule, *, seconds: float) -> list[Ran]:

@@ -69,7 +69,8 @@ def schedule_of(world: WalWorld, journal_db: JournalDatabase, monkeypatch: pytes
 class Load:
     """Somebody who commits and fills segments all the time, in a thread; a context.
 
-    :ivar kept: a directory that holds on to every file that pg_receivewal finished, after it was shipped too.
+    :ivar kept: a directory that holds on to every file that pg_receivewal finished, after it was shipped too; on the
+        file system of the cluster.
     """
 
     world: WalWorld

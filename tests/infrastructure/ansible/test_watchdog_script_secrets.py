@@ -118,14 +118,14 @@ def test_what_vault_says_is_kept_for_root_alone_and_nothing_else_is_left(host):
     assert stat.S_IMODE(host.state.stat().st_mode) == 0o700
 
 
-def test_what_vault_says_is_never_kept_on_a_disk(host, open_path):
-    if _file_system(open_path) == "tmpfs":
+def test_what_vault_says_is_never_kept_on_a_disk(host, tmp_path):
+    if _file_system(tmp_path) == "tmpfs":
         pytest.skip("the directory of temporary files is on tmpfs here, so there is no disk to keep off")
-    host.settings["STATE_DIRECTORY"] = str(open_path / "state")
+    host.settings["STATE_DIRECTORY"] = str(tmp_path / "state")
     run = host.run()
     assert run.status == ABSENT, run.err
     assert "STATE_DIRECTORY is not on tmpfs" in run.err
-    assert sorted(path.name for path in (open_path / "state").iterdir()) == ["told.mail", "told.webhook"]
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["told.mail", "told.webhook"]
 
 
 def test_a_state_directory_of_somebody_else_is_refused(host, open_path):
