@@ -15,7 +15,6 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from dev import guard
 from dev.ports import free_ports
 from dev.servers.postgres import RUN_AS, Postgres
 from dev.servers.source import SourceServer
@@ -173,7 +172,6 @@ def open_directory() -> Path:
     """A new directory that PostgreSQL's user may pass through; pytest's own are closed to it."""
     directory = new_directory("pv-backup-cluster-")
     directory.chmod(0o711)
-    guard.watch_path(directory)
     return directory
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import psutil
 
+from dev import guard
+
 _MEMORY = Path("/dev/shm")
-PLENTY = 12 << 30  # bytes; the whole suite takes a third of it
+_PLENTY = 12 << 30  # bytes; the whole suite takes a third of it
 
 _in_memory = False
 
@@ -25,8 +27,10 @@ def prefer_memory() -> None:
 
 
 def new_directory(prefix: str) -> Path:
-    """An empty directory of a server; for the caller to remove."""
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=_MEMORY if _in_memory else None))
+    """An empty directory of a server; for the caller to remove, or for the guard when pytest is killed."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=_MEMORY if _in_memory else None))
+    guard.watch_path(directory)
+    return directory
 
 
 def _is_plenty() -> bool:
@@ -36,4 +40,4 @@ def _is_plenty() -> bool:
         return False
     free = min(room.f_bavail * room.f_frsize, psutil.virtual_memory().available)
     # A container's cannot run what tests put there.
-    return free >= PLENTY and not room.f_flag & os.ST_NOEXEC
+    return free >= _PLENTY and not room.f_flag & os.ST_NOEXEC

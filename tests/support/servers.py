@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from dev import airflow_env, guard
+from dev import airflow_env
 from dev.environment import migrate_airflow
 from dev.ports import free_ports
 from dev.provisioning import buckets, databases, keys
@@ -68,9 +68,7 @@ class TestStack(Stack):
     __test__ = False  # not a class of tests
 
     def __init__(self) -> None:
-        home = new_directory("pv-backup-test-")
-        guard.watch_path(home)
-        super().__init__(home=home, bucket_pattern=BUCKET_PATTERN, durable=False)
+        super().__init__(home=new_directory("pv-backup-test-"), bucket_pattern=BUCKET_PATTERN, durable=False)
 
     def restore(self) -> None:
         """Start and unseal what a test stopped, killed or sealed; a few milliseconds when nothing is amiss."""

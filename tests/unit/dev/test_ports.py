@@ -40,6 +40,7 @@ def test_the_port_of_a_server_that_is_down_is_drawn_by_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ports, "_ours", range(ports.LOWEST_PORT, ports.LOWEST_PORT + 100))
+    monkeypatch.setattr(ports, "_promised", set())
     names = [f"server-{n}" for n in range(30)]
     down = remembered_ports(tmp_path / "ports.json", names)
     assert not set(down.values()) & set(free_ports(names).values())
